@@ -1,0 +1,183 @@
+"""The vocabulary: what a request is while it passes through the gateway.
+
+Imports nothing of ours, so that everything else may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from fnmatch import fnmatchcase
+from time import perf_counter
+from typing import Any, Literal
+
+import attrs
+from multidict import CIMultiDict
+
+Provenance = Literal["reported", "partial", "estimated"]
+CacheState = Literal["hit", "miss", "bypass", "coalesced"]
+Outcome = Literal["ok", "refused", "upstream_failed", "failed", "client_gone"]
+
+
+@attrs.frozen
+class Surface:
+    """One route clients call, known in full when the gateway starts."""
+
+    name: str
+    """Stable, bounded label: ``chat``, ``completions``, ``passthrough``, …"""
+    dialect: str
+    """Wire format the caller speaks; errors are rendered in it."""
+    path: str
+    """Path below the provider's ``base_url``; a ``{tail}`` stands for the rest of the caller's path."""
+    body: Literal["json", "multipart", "raw"] = "json"
+    """How the request body is treated: parsed for routing, searched part by part, or never looked at."""
+    repeatable: bool = False
+    """A repeat only costs tokens (chat, embeddings), it changes no state at the provider."""
+    cacheable: bool = False
+    """A complete answer may be stored and replayed."""
+
+
+@attrs.frozen
+class Principal:
+    """Whom a virtual key stands for, with its limits; what plugins see instead of the key."""
+
+    name: str
+    models: tuple[str, ...] = ("*",)
+    """Globs of the model names this principal may call."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrency: int | None = None
+
+    def allows(self, model: str) -> bool:
+        return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+@attrs.frozen
+class Target:
+    """A provider and the model name it knows."""
+
+    provider: str
+    model: str | None = None
+    """Upstream model name; ``None`` sends what the client sent."""
+    weight: int = 1
+    name: str = attrs.field(init=False)
+
+    @name.default
+    def _name(self) -> str:
+        return f"{self.provider}/{self.model}" if self.model else self.provider
+
+
+@attrs.define
+class Usage:
+    """Tokens an exchange used, normalised (OpenAI's counting).
+
+    ``input_tokens`` includes ``cached_tokens``; ``output_tokens`` includes ``reasoning_tokens``.
+    ``None`` means the upstream did not say, which is not zero.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    provenance: Provenance = "reported"
+
+    @property
+    def total_tokens(self) -> int:
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+
+class Event:
+    """One server-sent event of a streamed reply. Assign ``data`` to change what the client gets."""
+
+    __slots__ = ("data", "name")
+
+    def __init__(self, data: bytes, name: str | None = None) -> None:
+        self.data = data
+        """The joined ``data:`` lines."""
+        self.name = name
+        """The ``event:`` line, where there is one."""
+
+
+class Reply:
+    """An answer on its way to the client: whole (``body``) or streamed (``stream``), never both.
+
+    ``stream`` yields bytes in the client's dialect; for ``text/event-stream`` any chunking will do.
+    ``close`` is called once, however the exchange ends; it must give back or abort the upstream connection.
+    """
+
+    __slots__ = ("body", "close", "headers", "status", "stream", "taps", "terminated", "usage")
+
+    def __init__(
+        self,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        stream: AsyncIterator[bytes] | None = None,
+        close: Callable[[], None] | None = None,
+        usage: Usage | None = None,
+        terminated: bool = True,
+    ) -> None:
+        self.status = status
+        self.headers: CIMultiDict[str] = CIMultiDict(headers or ())
+        self.body = body
+        self.stream = stream
+        self.close = close
+        self.usage = usage
+        """Known usage; ``None`` lets the relay read it out of the reply."""
+        self.terminated = terminated
+        """The stream must end with its dialect's terminal marker (``False``: this provider is known to omit it)."""
+        self.taps: list[Callable[[bytes], None]] = []
+        """Called with the body bytes the client is sent, in order; what they add up to is complete only when
+        ``on_finish`` sees the outcome ``ok``."""
+
+
+class Exchange:
+    """One request with its answer. Made by the dispatcher, walked through the chain, seen last by ``on_finish``."""
+
+    __slots__ = (
+        "cache", "client_ip", "dropped", "error", "finished", "first_byte", "headers", "id", "method", "model",
+        "notes", "outcome", "path", "payload", "principal", "query", "read", "reply_bytes", "request", "started",
+        "status", "stream", "surface", "tail", "target", "tried", "upstream_seconds", "usage",
+    )  # fmt: skip
+
+    def __init__(self, request: Any, surface: Surface, read: Callable[[], Awaitable[Any]]) -> None:
+        self.id = ""
+        """Request id, ``x-request-id`` of the reply; set by ``request_id``, else by the dispatcher."""
+        self.request = request
+        """The ``aiohttp.web.Request``. Its body belongs to the gateway: call ``read()``."""
+        self.surface = surface
+        self.method: str = request.method
+        self.path: str = request.rel_url.raw_path
+        self.query: str = request.rel_url.raw_query_string
+        self.tail = ""
+        """What ``{tail}`` of the surface stands for, percent-encoded as the client sent it."""
+        self.headers: Mapping[str, str] = request.headers
+        self.client_ip = ""
+        self.principal: Principal | None = None
+        self.read = read
+        """Coroutine function: reads and parses the request body once and returns ``payload``
+        (``gateway.body.Payload``). Sets ``model`` and ``stream``; raises ``InvalidRequest``, ``PayloadTooLarge``,
+        or ``Forbidden`` when the principal may not use the model."""
+        self.payload: Any = None
+        self.model: str | None = None
+        self.stream = False
+        self.target: Target | None = None
+        self.tried: list[str] = []
+        """Names of the targets a call was made to, in order."""
+        self.usage: Usage | None = None
+        self.cache: CacheState | None = None
+        self.dropped: list[str] = []
+        """What a translation could not carry (``x-gateway-dropped``)."""
+        self.status = 0
+        """Status sent to the client; 0 while no head was sent."""
+        self.error: Exception | None = None
+        self.outcome: Outcome = "ok"
+        self.started = perf_counter()
+        self.first_byte = 0.0
+        """``perf_counter`` when the first body byte went out; 0.0 if none did."""
+        self.finished = 0.0
+        self.upstream_seconds = 0.0
+        """Time spent waiting for upstreams before the head; the rest is the gateway's overhead."""
+        self.reply_bytes = 0
+        self.notes: dict[str, Any] = {}
+        """Free for plugins: state between their own hooks, under their own name."""
