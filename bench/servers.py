@@ -1,0 +1,144 @@
+"""The servers that are compared, and how each is started in front of the mock upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import attrs
+
+from bench import messages
+from bench.load import Load
+from bench.process import Process, free_port
+
+TREE = Path(__file__).resolve().parent.parent
+START_LIMIT = 20.0
+"""Seconds a server may take to give its first answer."""
+
+Command = Callable[[int, int, Path], list[str]]
+"""(port, upstream's port, folder for files) → command line."""
+
+
+@attrs.frozen
+class Server:
+    """One server to compare."""
+
+    name: str
+    command: Command
+    path: Path = TREE
+    """Checkout its modules are imported from."""
+    gateway: bool = False
+    relays: bool = True
+    """It passes on what the upstream answers, so that streams and the cache mean something."""
+
+
+def textbook(port: int, upstream: int, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "bench.textbook", f"--port={port}", f"--upstream=http://127.0.0.1:{upstream}"]
+
+
+def raw(port: int, upstream: int, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "bench.fixed", f"--port={port}"]
+
+
+def gateway(tree: Path, command: str = "") -> Command:
+    """The gateway of a checkout, or another command whose ``{port}``, ``{upstream}``, ``{config}`` are filled in."""
+
+    def build(port: int, upstream: int, folder: Path) -> list[str]:
+        config = folder / "gateway.toml"
+        config.touch(mode=0o600)  # the gateway refuses a configuration that others may read
+        config.write_text(configuration(port, upstream, tree))
+        if command:
+            return shlex.split(command.format(port=port, upstream=upstream, config=config))
+        return [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
+
+    return build
+
+
+def configuration(port: int, upstream: int, tree: Path) -> str:
+    """A gateway.toml with the default chain, one virtual key and the mock upstream as its only provider."""
+    digest = hashlib.sha256(messages.KEY.encode()).hexdigest()
+    return f"""\
+default_provider = "mock"
+
+[server]
+host = "127.0.0.1"
+port = {port}
+
+[admin]
+host = "127.0.0.1"
+port = {free_port()}
+
+[plugins]
+folders = ["{tree / "plugins"}"]
+
+[keys.bench]
+sha256 = "{digest}"
+requests_per_minute = 1_000_000_000
+max_concurrency = 1_000_000
+
+[pool]
+max_connections = 10_000
+
+[providers.mock]
+type = "openai_compat"
+base_url = "http://127.0.0.1:{upstream}/v1"
+
+[models."{messages.MODEL}"]
+targets = [{{ provider = "mock" }}]
+"""
+
+
+async def start_upstream(core: int, folder: Path, interval: float, events: int) -> tuple[Process, int]:
+    """The mock upstream and its port."""
+    command = [sys.executable, "-m", "bench.upstream", f"--interval={interval}", f"--events={events}"]
+    process = Process(command, core=core, path=TREE, log=folder / "upstream.log")
+    deadline = perf_counter() + START_LIMIT
+    while not (port := process.output().strip()).isdigit():
+        process.check()
+        if perf_counter() > deadline:
+            process.stop()
+            raise process.failed("did not print its port")
+        await asyncio.sleep(0.01)
+    return process, int(port)
+
+
+async def start(server: Server, core: int, parent: Path, upstream: int) -> tuple[Process, int, float]:
+    """The server's process, its port, and the seconds from the command to its first answer.
+
+    It gets an empty folder of its own below ``parent``, so that nothing a previous one stored answers for it.
+    """
+    port = free_port()
+    folder = Path(tempfile.mkdtemp(prefix=f"{server.name}-", dir=parent))
+    command = server.command(port, upstream, folder)
+    began = perf_counter()
+    process = Process(command, core=core, path=server.path, log=folder / "output.log")
+    try:
+        await _first_answer(process, port, began + START_LIMIT)
+    except BaseException:
+        process.stop()
+        raise
+    return process, port, perf_counter() - began
+
+
+async def _first_answer(process: Process, port: int, deadline: float) -> None:
+    request = messages.http_request(messages.chat_request(), f"127.0.0.1:{port}")
+    while perf_counter() < deadline:
+        process.check()
+        load = Load(port, request, messages.chat_reply(), connections=1)
+        try:
+            await load.open()
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.005)
+            continue
+        await load.go_on(deadline - perf_counter(), requests=1)
+        await load.drain(1.0)
+        if load.counts.requests:
+            return
+        raise process.failed(f"gave a wrong first answer: {load.counts.first_error}")
+    raise process.failed("did not answer in time")
