@@ -160,6 +160,13 @@ class RateLimited(RequestRejected):
 
     status = 429
     code = "rate_limit_exceeded"
+    __slots__ = ("headers",)
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.headers: Mapping[str, str] = headers or {}
 
 
 class InternalError(RequestRejected):

@@ -28,8 +28,8 @@ class Surface:
     """Wire format the caller speaks; errors are rendered in it."""
     path: str
     """Path below the provider's ``base_url``; a ``{tail}`` stands for the rest of the caller's path."""
-    body: Literal["json", "multipart", "raw"] = "json"
-    """How the request body is treated: parsed for routing, searched part by part, or never looked at."""
+    body: Literal["json", "any"] = "json"
+    """``json``: always parsed; ``any``: parsed, searched part by part, or streamed, as its content type says."""
     repeatable: bool = False
     """A repeat only costs tokens (chat, embeddings), it changes no state at the provider."""
     cacheable: bool = False
@@ -135,12 +135,12 @@ class Exchange:
     """One request with its answer. Made by the dispatcher, walked through the chain, seen last by ``on_finish``."""
 
     __slots__ = (
-        "cache", "client_ip", "dropped", "error", "finished", "first_byte", "headers", "id", "method", "model",
-        "notes", "outcome", "path", "payload", "principal", "query", "read", "reply_bytes", "request", "started",
-        "status", "stream", "surface", "tail", "target", "tried", "upstream_seconds", "usage",
+        "_reader", "cache", "client_ip", "dropped", "error", "finished", "first_byte", "guard", "headers", "id",
+        "method", "model", "notes", "outcome", "path", "payload", "principal", "query", "reply_bytes", "request",
+        "started", "status", "stream", "surface", "tail", "target", "tried", "upstream_seconds", "usage",
     )  # fmt: skip
 
-    def __init__(self, request: Any, surface: Surface, read: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, request: Any, surface: Surface, reader: Callable[[Exchange], Awaitable[Any]]) -> None:
         self.id = ""
         """Request id, ``x-request-id`` of the reply; set by ``request_id``, else by the dispatcher."""
         self.request = request
@@ -154,11 +154,11 @@ class Exchange:
         self.headers: Mapping[str, str] = request.headers
         self.client_ip = ""
         self.principal: Principal | None = None
-        self.read = read
-        """Coroutine function: reads and parses the request body once and returns ``payload``
-        (``gateway.body.Payload``). Sets ``model`` and ``stream``; raises ``InvalidRequest``, ``PayloadTooLarge``,
-        or ``Forbidden`` when the principal may not use the model."""
+        self._reader = reader
+        self.guard: Any = None
+        """The time limit this exchange is under now (``gateway.watchdog.Guard``); the core's."""
         self.payload: Any = None
+        """What ``read()`` returned; ``None`` while nobody has asked for the body."""
         self.model: str | None = None
         self.stream = False
         self.target: Target | None = None
@@ -181,3 +181,13 @@ class Exchange:
         self.reply_bytes = 0
         self.notes: dict[str, Any] = {}
         """Free for plugins: state between their own hooks, under their own name."""
+
+    async def read(self) -> Any:
+        """Read and parse the request body, once, and return it (``gateway.body.Payload``).
+
+        Sets ``model`` and ``stream``. Raises ``InvalidRequest``, ``PayloadTooLarge``, ``RequestTimeout``, or
+        ``Forbidden`` when the principal may not use the model.
+        """
+        if self.payload is None:
+            self.payload = await self._reader(self)
+        return self.payload

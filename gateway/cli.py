@@ -1,0 +1,136 @@
+"""The ``gateway`` command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import ConfigError, GatewayError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command; the exit status."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        return int(chosen.run(chosen))
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 1
+    except GatewayError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gateway", description="Hookgate, the LLM gateway.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[Any], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("--config", type=Path, default=Path("gateway.toml"), help="default: %(default)s")
+        return command
+
+    serve = add("serve", _serve, "Run the gateway.")
+    serve.add_argument("--host", help="instead of [server] host")
+    serve.add_argument("--port", type=int, help="instead of [server] port; 0 takes a free one")
+    add("check", _check, "Check the configuration: exit 0, or 1 with every problem as FILE:LINE: message.")
+    add("models", _models, "List the models clients can name now.")
+    add("plugins", _plugins, "List the loaded plugins: name, kind, place in the chain, hooks, file.")
+    keys = commands.add_parser("keys", help="Virtual keys.").add_subparsers(required=True, metavar="COMMAND")
+    new = keys.add_parser("new", help="Make a key; it is printed once, with its table for gateway.toml.")
+    new.add_argument("name")
+    new.set_defaults(run=_new_key)
+    return parser
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    import uvloop
+
+    from gateway.server import serve
+
+    overrides = {name: value for name in ("host", "port") if (value := getattr(chosen, name)) is not None}
+    uvloop.run(serve(chosen.config, os.environ, overrides))
+    return 0
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    async def report(loaded: Any, document: Any) -> int:
+        for warning in document.warnings:
+            print(f"warning: {warning}")
+        document.raise_problems()
+        print(f"{chosen.config}: no problems")
+        return 0
+
+    return _with_plugins(chosen.config, report)
+
+
+def _plugins(chosen: argparse.Namespace) -> int:
+    async def report(loaded: Any, document: Any) -> int:
+        document.raise_problems()
+        place = 0
+        for item in loaded.loaded:
+            position = "-"
+            if item.kind == "middleware":
+                place += 1
+                position = str(place)
+            print(f"{item.name:<16} {item.kind:<11} {position:>3}  {', '.join(item.hooks):<40}  {item.file}")
+        return 0
+
+    return _with_plugins(chosen.config, report)
+
+
+def _models(chosen: argparse.Namespace) -> int:
+    async def report(loaded: Any, document: Any) -> int:
+        from gateway.routing import Router
+
+        document.raise_problems()
+        router = Router(loaded.runtime.config, loaded)
+        for name in router.names:
+            print(f"{name:<48} configured")
+        for provider, models in (await router.catalog.models()).items():
+            for model in models:
+                print(f"{model['id']:<48} {provider}")
+        await router.catalog.close()
+        return 0
+
+    return _with_plugins(chosen.config, report)
+
+
+def _with_plugins(path: Path, report: Callable[[Any, Any], Awaitable[int]]) -> int:
+    """Load configuration and plugins as ``serve`` does, without listening, and report on them."""
+
+    async def run() -> int:
+        from gateway import config, plugins
+        from gateway.upstream import Upstream
+
+        settings, document = config.load(path, os.environ)
+        upstream = Upstream(settings.pool)
+        try:
+            return await report(plugins.load(settings, document, plugins.Runtime(settings, upstream)), document)
+        finally:
+            await upstream.close()
+
+    return asyncio.run(run())
+
+
+def _new_key(chosen: argparse.Namespace) -> int:
+    # 256 random bits: guessing is out of reach, so a plain digest protects the key as well as a slow one would.
+    key = f"hg-{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    name = chosen.name if chosen.name.replace("-", "").replace("_", "").isalnum() else f'"{chosen.name}"'
+    print(f"Key (shown once):\n  {key}\n\nFor gateway.toml:\n[keys.{name}]\nsha256 = \"{digest}\"")
+    return 0

@@ -1,0 +1,96 @@
+"""OpenAI Chat Completions and the surfaces that share its shapes; our canonical form. PROTOCOLS: openai-openapi, 2.3.0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.exchange import Usage
+
+PASS, DROP, ERROR = range(3)
+"""What to do with a stream event: forward it, take it out, or forward it and end the stream as failed."""
+
+
+def read_usage(body: Any) -> Usage | None:
+    """Usage of a whole reply, a stream's chunk or a Responses object; ``None`` where there is none to read.
+
+    Both spellings are taken: ``prompt_tokens``/``completion_tokens`` and ``input_tokens``/``output_tokens``.
+    Groq keeps a stream's usage in ``x_groq``.
+    """
+    if not isinstance(body, dict):
+        return None
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        groq = body.get("x_groq")
+        usage = groq.get("usage") if isinstance(groq, dict) else None
+        if not isinstance(usage, dict):
+            return None
+    inside = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    outside = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+    if not isinstance(inside, dict) or not isinstance(outside, dict):
+        inside, outside = {}, {}
+    return Usage(
+        input_tokens=_count(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        output_tokens=_count(usage.get("completion_tokens", usage.get("output_tokens"))),
+        cached_tokens=_count(inside.get("cached_tokens")),
+        cache_write_tokens=_count(inside.get("cache_write_tokens")),
+        reasoning_tokens=_count(outside.get("reasoning_tokens")),
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+class ChatStream:
+    """Reads the events of a chat or legacy completions stream: usage, in-band errors, the ``[DONE]`` marker."""
+
+    __slots__ = ("_strip", "done", "finished", "usage")
+
+    def __init__(self, strip_usage: bool = False) -> None:
+        self._strip = strip_usage
+        self.done = False
+        """The terminal marker came."""
+        self.finished = False
+        """A ``finish_reason`` came: what providers that omit ``[DONE]`` end with."""
+        self.usage: Usage | None = None
+
+    def event(self, name: str | None, data: bytes) -> int:
+        """Verdict on one event. Raises ``ValueError`` if it is not JSON."""
+        if data == b"[DONE]":
+            self.done = True
+            return PASS
+        chunk = orjson.loads(data)
+        if not isinstance(chunk, dict):
+            raise ValueError("not an object")
+        if name == "error" or chunk.get("error"):
+            return ERROR
+        choices = chunk.get("choices")
+        if choices:
+            if not self.finished and any(type(c) is dict and c.get("finish_reason") for c in choices):
+                self.finished = True
+        if chunk.get("usage") or "x_groq" in chunk:
+            self.usage = read_usage(chunk) or self.usage
+            if self._strip and not choices:
+                return DROP
+        return PASS
+
+
+class PlainStream:
+    """A stream of a surface without a terminal marker of its own (audio, images): it ends when HTTP says so."""
+
+    __slots__ = ("done", "finished", "usage")
+
+    def __init__(self) -> None:
+        self.done = True
+        self.finished = True
+        self.usage: Usage | None = None
+
+    def event(self, name: str | None, data: bytes) -> int:
+        if b'"usage"' in data:
+            try:
+                self.usage = read_usage(orjson.loads(data)) or self.usage
+            except ValueError:
+                return PASS
+        return ERROR if name == "error" else PASS

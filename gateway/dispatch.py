@@ -1,0 +1,325 @@
+"""One exchange from its request to its last byte: on_request* → route → forward → on_reply* → relay → on_finish*.
+
+Every proxied route goes through ``Dispatcher.run``; there is no other way to a provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway import relay
+from gateway.config import Config
+from gateway.dialects.openai_chat import ChatStream, PlainStream, read_usage
+from gateway.dialects.openai_responses import ResponsesStream
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    Overloaded,
+    RateLimited,
+    RequestRejected,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRefused,
+    render_body,
+)
+from gateway.exchange import Event, Exchange, Reply, Surface, Target
+from gateway.intake import Intake
+from gateway.plugins import Call, Plugins
+from gateway.routing import Router
+from gateway.watchdog import Guard, Watchdog
+
+log = logging.getLogger("hookgate")
+HOOK_LIMIT = 30.0
+"""Seconds a request hook may take; a hook that hangs refuses the request."""
+_NO_RETRY = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422})
+"""The request is at fault or the key is: another target would say the same."""
+
+Answer = Callable[[Exchange], Awaitable[Reply]]
+
+
+class Dispatcher:
+    """Runs exchanges on one generation of plugins and routes."""
+
+    def __init__(self, config: Config, plugins: Plugins, router: Router, watchdog: Watchdog) -> None:
+        self.plugins = plugins
+        self.router = router
+        self.active: set[Exchange] = set()
+        self._intake = Intake(config.server)
+        self._watchdog = watchdog
+        self._forwards = {name: calls["forward"] for name, calls in plugins.providers.items() if "forward" in calls}
+        self._observed = bool(plugins.on_event)
+
+    async def run(self, request: web.Request, surface: Surface, tail: str, answer: Answer | None) -> web.StreamResponse:
+        """Run one exchange. ``answer`` replies instead of a provider (model lists, plugin routes)."""
+        exchange = Exchange(request, surface, self._intake.read)
+        exchange.tail = tail
+        exchange.client_ip = self._intake.client_ip(request)
+        guard = exchange.guard = Guard(asyncio.current_task())  # type: ignore[arg-type]
+        self._watchdog.guards.add(guard)
+        self.active.add(exchange)
+        reply: Reply | None = None
+        try:
+            try:
+                reply = await self._reply(exchange, answer or self.forward)
+            except asyncio.CancelledError:
+                if (error := guard.caught()) is None:
+                    raise
+                reply = await self._failed(exchange, error)
+            except Exception as error:
+                reply = await self._failed(exchange, error)
+            reply = await self._on_reply(exchange, reply)
+            return await self._send(request, exchange, reply)
+        except (asyncio.CancelledError, ConnectionError) as error:
+            exchange.outcome = "client_gone"
+            exchange.error = exchange.error or error  # type: ignore[assignment]
+            raise
+        finally:
+            if reply is not None and reply.close is not None:
+                reply.close()
+            guard.disarm()
+            self._watchdog.guards.discard(guard)
+            self.active.discard(exchange)
+            exchange.finished = perf_counter()
+            await self._finish(exchange)
+
+    async def _reply(self, exchange: Exchange, answer: Answer) -> Reply:
+        for call in self.plugins.on_request:
+            if (reply := await self._hook(exchange, call, exchange)) is not None:
+                if not isinstance(reply, Reply):
+                    raise _HookFailed(call, f"returned {type(reply).__name__}, not a Reply")
+                return reply
+        return await answer(exchange)
+
+    async def _hook(self, exchange: Exchange, call: Call, *args: Any) -> Any:
+        """Call one hook under its time limit; what is not an error of ours becomes one."""
+        exchange.guard.arm(HOOK_LIMIT, _HookLimit(call))
+        try:
+            return await call(*args)
+        except (GatewayError, asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as error:
+            raise _HookFailed(call, repr(error)) from error
+        finally:
+            exchange.guard.disarm()
+
+    async def forward(self, exchange: Exchange) -> Reply:
+        """Try the exchange's targets in order until one replies. Raises the last target's error."""
+        await exchange.read()
+        failure: UpstreamError | None = None
+        for target in await self.router.targets(exchange):
+            if failure is not None and target.model is not None and exchange.payload.raw is None:
+                break  # the streamed body has been sent once and is gone
+            try:
+                return await self._try(exchange, target)
+            except UpstreamError as error:
+                error.target = error.target or target.name
+                failure = error
+                if not error.fallback or (error.upstream_status or 0) in _NO_RETRY:
+                    break
+        assert failure is not None
+        raise failure
+
+    async def _try(self, exchange: Exchange, target: Target) -> Reply:
+        exchange.target = target
+        exchange.tried.append(target.name)
+        reply: Reply = await self._forwards[target.provider](exchange, target)
+        if reply.stream is None:
+            if reply.usage is None and reply.body is not None and exchange.surface.repeatable:
+                reply.usage = _whole_usage(reply.body)
+            return reply
+        try:
+            return await self._opened(exchange, reply)
+        except BaseException:
+            if reply.close is not None:
+                reply.close()
+            raise
+
+    async def _opened(self, exchange: Exchange, reply: Reply) -> Reply:
+        """Wait for a stream's first block, so that a target that fails before it can be replaced."""
+        if not _is_events(reply):
+            return reply
+        events = self._events(exchange, reply)
+        blocks = events.blocks()
+        began = perf_counter()
+        try:
+            first = await anext(blocks, b"")
+        except relay.InBandError as error:
+            raise UpstreamProtocolError("The provider answered with an error.") from error
+        finally:
+            exchange.upstream_seconds += perf_counter() - began
+        reply.stream = _resumed(first, blocks, events, exchange)
+        return reply
+
+    def _events(self, exchange: Exchange, reply: Reply) -> relay.EventStream:
+        name = exchange.surface.name
+        reader: relay.StreamReader
+        if name in ("chat", "completions"):
+            reader = ChatStream(strip_usage=bool(exchange.notes.get("strip_usage")))
+        elif name == "responses":
+            reader = ResponsesStream()
+        else:
+            reader = PlainStream()
+        observer = self._observer(exchange) if self._observed else None
+        assert reply.stream is not None
+        return relay.EventStream(reply.stream, reader, reply.terminated, observer)
+
+    def _observer(self, exchange: Exchange) -> Callable[[Event], None]:
+        calls = self.plugins.on_event
+
+        def observe(event: Event) -> None:
+            for call in calls:
+                began = perf_counter()
+                try:
+                    call.function(exchange, event)
+                except Exception as error:
+                    raise _HookFailed(call, repr(error)) from error
+                finally:
+                    call.stat.add(perf_counter() - began)
+
+        return observe
+
+    async def _failed(self, exchange: Exchange, error: Exception) -> Reply:
+        for call in self.plugins.on_error:
+            try:
+                error = await self._hook(exchange, call, exchange, error) or error
+            except Exception as later:
+                error = later
+        exchange.error = error
+        if not isinstance(error, GatewayError):
+            log.error("exchange %s failed", exchange.id, exc_info=error)
+            error = InternalError()
+        elif isinstance(error, _HookFailed):
+            log.error("exchange %s: %s", exchange.id, error.detail, exc_info=error.__cause__)
+        if isinstance(error, RequestRejected):
+            exchange.outcome = "refused" if error.http_status < 500 else "failed"
+        else:
+            exchange.outcome = "upstream_failed"
+        return self.error_reply(exchange, error)
+
+    def error_reply(self, exchange: Exchange, error: GatewayError) -> Reply:
+        """The error as a reply in the caller's dialect."""
+        headers = {"content-type": "application/json"}
+        body = None
+        if isinstance(error, UpstreamRefused) and error.http_status == error.upstream_status:
+            body = error.body
+            headers = dict(error.headers)
+        elif isinstance(error, UpstreamError):
+            headers["x-should-retry"] = "false"
+        if error.retry_after is not None and "retry-after" not in headers:
+            headers["retry-after"] = str(max(1, round(error.retry_after)))
+        if isinstance(error, RateLimited):
+            headers.update(error.headers)
+        return Reply(error.http_status, headers, body or render_body(error, exchange.surface.dialect, exchange.id))
+
+    async def _on_reply(self, exchange: Exchange, reply: Reply) -> Reply:
+        for call in self.plugins.on_reply:
+            try:
+                await self._hook(exchange, call, exchange, reply)
+            except Exception as error:
+                if reply.close is not None:
+                    reply.close()
+                reply = await self._failed(exchange, error)
+        headers = reply.headers
+        headers["x-request-id"] = exchange.id or self._intake.new_id(exchange)
+        if exchange.target is not None:
+            headers["x-gateway-target"] = _latin(exchange.target.name)
+        if exchange.cache is not None:
+            headers["x-gateway-cache"] = exchange.cache
+        if exchange.dropped:
+            headers["x-gateway-dropped"] = _latin(", ".join(exchange.dropped))
+        overhead = perf_counter() - exchange.started - exchange.upstream_seconds
+        headers["x-gateway-overhead-ms"] = f"{overhead * 1000:.1f}"
+        headers["server"] = "hookgate"
+        return reply
+
+    async def _send(self, request: web.Request, exchange: Exchange, reply: Reply) -> web.StreamResponse:
+        if not self._intake.consumed(request):
+            # The body was refused unread: no more of it is wanted on this connection.
+            reply.headers["connection"] = "close"
+        if reply.stream is None:
+            exchange.usage = exchange.usage or reply.usage
+            return await relay.send_whole(request, exchange, reply)
+        events = _is_events(reply)
+        if events:
+            reply.headers["cache-control"] = "no-cache, no-transform"
+            reply.headers["x-accel-buffering"] = "no"
+        return await relay.send_stream(request, exchange, reply, reply.stream, events)
+
+    async def _finish(self, exchange: Exchange) -> None:
+        """Every on_finish, once, whatever the others do and also when the client's leaving cancels us meanwhile."""
+        cancelled: asyncio.CancelledError | None = None
+        for call in self.plugins.on_finish:
+            try:
+                if call.is_async:
+                    await asyncio.shield(asyncio.ensure_future(call(exchange)))
+                else:
+                    await call(exchange)
+            except asyncio.CancelledError as error:
+                cancelled = error
+            except Exception:
+                log.exception("exchange %s: plugin %s failed in on_finish", exchange.id, call.plugin)
+        if cancelled is not None:
+            raise cancelled
+
+    def interrupt_all(self) -> None:
+        """The grace of a stop is over: every exchange still running gets its error."""
+        for exchange in list(self.active):
+            exchange.guard.fire(Overloaded("The gateway is stopping.", retry_after=1))
+
+
+class _HookFailed(InternalError):
+    """A hook raised what it must not; the client is told nothing of it, the log everything."""
+
+    __slots__ = ("detail",)
+
+    def __init__(self, call: Call, detail: str) -> None:
+        super().__init__()
+        self.detail = f"plugin {call.plugin}, {call.hook}: {detail}"
+
+
+class _HookLimit:
+    """Makes the error of a hook that takes too long; made per hook call, so that its name is at hand."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __call__(self) -> GatewayError:
+        return _HookFailed(self._call, f"took longer than {HOOK_LIMIT:.0f} s")
+
+
+def _is_events(reply: Reply) -> bool:
+    return reply.status == 200 and reply.headers.get("content-type", "").startswith("text/event-stream")
+
+
+async def _resumed(
+    first: bytes, rest: AsyncIterator[bytes], events: relay.EventStream, exchange: Exchange
+) -> AsyncIterator[bytes]:
+    """The stream again from its first block, with the usage read at the end."""
+    try:
+        if first:
+            yield first
+        async for block in rest:
+            yield block
+    finally:
+        exchange.usage = exchange.usage or events.usage
+
+
+def _whole_usage(body: bytes) -> Any:
+    try:
+        return read_usage(orjson.loads(body))
+    except ValueError:
+        return None
+
+
+def _latin(value: str) -> str:
+    """A header value made of client- or upstream-chosen text: visible ASCII only, at most 512 characters."""
+    return "".join(char if " " <= char <= "~" else "?" for char in value[:512])

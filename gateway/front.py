@@ -1,0 +1,140 @@
+"""The HTTP front door: aiohttp's server protocol with the limits and the errors a gateway needs.
+
+aiohttp has no deadline for request heads other than its keep-alive time, answers its own errors in plain text with its
+version, and accepts a few framings that proxies in front read differently (RELIABILITY: M10, M17, the parser corpus).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from time import monotonic
+from typing import Any
+
+from aiohttp import HttpVersion11, web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.errors import GatewayError, InternalError, InvalidRequest, render_body
+
+HEAD_LIMIT = 15.0
+"""Seconds a connection may take for a complete request head."""
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+class HeadTooLarge(InvalidRequest):
+    """Request line or header fields beyond the parser's limits."""
+
+    status = 431
+    code = "request_header_fields_too_large"
+
+
+class UnsupportedFraming(InvalidRequest):
+    """A transfer coding this server does not decode (RFC 9112 section 6.1 asks for 501)."""
+
+    status = 501
+    code = "unsupported_transfer_coding"
+
+
+class UnsupportedVersion(InvalidRequest):
+    status = 505
+    code = "http_version_not_supported"
+
+
+def misframed(message: RawRequestMessage) -> InvalidRequest | None:
+    """What is wrong with a request head that aiohttp accepts and other servers read differently; ``None`` if nothing."""
+    if message.version > HttpVersion11:
+        return UnsupportedVersion("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+    if not message.path.startswith("/") and not (message.path == "*" and message.method == "OPTIONS"):
+        return InvalidRequest("The request target must be a path.")
+    headers = message.headers
+    coding = headers.get("Transfer-Encoding")
+    if coding is not None:
+        if message.version != HttpVersion11:
+            return InvalidRequest("Transfer-Encoding needs HTTP/1.1.")
+        if coding.strip().lower() != "chunked" or len(headers.getall("Transfer-Encoding")) > 1:
+            return UnsupportedFraming("Only the chunked transfer coding is accepted.")
+    host = headers.get("Host")
+    if host is not None and not _HOST.fullmatch(host):
+        return InvalidRequest("The Host header is not valid.")
+    return None
+
+
+class Connection(RequestHandler):
+    """One client connection."""
+
+    __slots__ = ("head_since", "peer")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.head_since = monotonic()
+        """When the request head now arriving began; 0.0 while none is."""
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        front: Front = self._manager  # type: ignore[assignment]
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        front.peers[self.peer] += 1
+        if front.max_per_peer and front.peers[self.peer] > front.max_per_peer:
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        front: Front | None = self._manager  # type: ignore[assignment]
+        if front is not None:
+            front.peers[self.peer] -= 1
+            if not front.peers[self.peer]:
+                del front.peers[self.peer]
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self.head_since = 0.0
+        elif not self.head_since:
+            self.head_since = monotonic()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """aiohttp's own errors (a head it cannot parse, a handler that broke) in our shape; closes the connection."""
+        if status == 500:
+            self.log_exception("Error handling request", exc_info=exc)
+        error: GatewayError = InternalError() if status >= 500 else InvalidRequest("The request is not valid HTTP.")
+        if status < 500 and type(exc).__name__ == "LineTooLong":
+            error = HeadTooLarge("The request line or a header is too large.")
+        return refusal(error)
+
+
+def refusal(error: GatewayError, request_id: str = "") -> web.Response:
+    """An error for a request that never became an exchange; the connection closes behind it."""
+    headers = {"server": "hookgate", "content-type": "application/json", "connection": "close"}
+    response = web.Response(
+        status=error.http_status, headers=headers, body=render_body(error, "openai_chat", request_id)
+    )
+    response.force_close()
+    return response
+
+
+class Front(web.Server):
+    """Makes ``Connection``s, and closes those whose request head does not come."""
+
+    def __init__(self, handler: Any, *, max_per_peer: int = 0, **kwargs: Any) -> None:
+        super().__init__(handler, **kwargs)
+        self.max_per_peer = max_per_peer
+        self.peers: Counter[str] = Counter()
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    async def sweep(self) -> None:
+        """Run for ever: close connections whose request head takes longer than ``HEAD_LIMIT``."""
+        while True:
+            await asyncio.sleep(1.0)
+            oldest = monotonic() - HEAD_LIMIT
+            for connection in self.connections:
+                if isinstance(connection, Connection) and 0.0 < connection.head_since < oldest:
+                    connection.force_close()

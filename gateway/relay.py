@@ -1,0 +1,194 @@
+"""Reply → client: whole or as a stream, never claiming more than the upstream delivered.
+
+Only whole events are forwarded, so that an upstream's death never leaves half an event in front of our error event. The
+terminal marker is the upstream's own; without it the stream ends in an error event and an aborted connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from time import perf_counter
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from gateway.dialects.openai_chat import DROP, ERROR, PASS
+from gateway.dialects.sse import EventSplitter, parse_events
+from gateway.errors import GatewayError, RequestTimeout, StreamInterrupted, UpstreamProtocolError, render_event
+from gateway.exchange import Event, Exchange, Reply, Usage
+
+SLOW_READER = 60.0
+"""Seconds a client may make no progress reading before it is cut and its upstream aborted."""
+
+
+class StreamReader(Protocol):
+    """What a dialect brings to read its own streams."""
+
+    done: bool
+    finished: bool
+    usage: Usage | None
+
+    def event(self, name: str | None, data: bytes) -> int: ...
+
+
+class InBandError(StreamInterrupted):
+    """The upstream's own error event, already in the client's dialect: it is forwarded, then the stream ends."""
+
+    __slots__ = ()
+
+
+class EventStream:
+    """Takes an upstream's bytes, gives whole events for the client; knows at the end whether the stream was complete."""
+
+    __slots__ = ("_complete", "_on_event", "_reader", "_source", "_splitter", "failed")
+
+    def __init__(
+        self,
+        source: AsyncIterator[bytes],
+        reader: StreamReader,
+        terminated: bool,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._source = source
+        self._reader = reader
+        self._complete = terminated
+        self._on_event = on_event
+        self._splitter = EventSplitter()
+        self.failed: GatewayError | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._reader.usage
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """Whole events, as many as each upstream read completed.
+
+        Raises ``UpstreamError`` when the upstream breaks, sends what is not its protocol, or ends without its
+        terminal marker. After an in-band error event the stream ends with ``InBandError``.
+        """
+        async for chunk in self._source:
+            try:
+                whole = self._splitter.feed(chunk)
+            except ValueError as error:
+                raise UpstreamProtocolError("The provider sent an event that is too large.") from error
+            if whole and (block := self._check(whole)):
+                yield block
+            if self.failed is not None:
+                raise self.failed
+        if rest := self._splitter.rest:
+            if rest.strip() and (block := self._check(rest)):
+                yield block
+        if self.failed is not None:
+            raise self.failed
+        if not (self._reader.done or (self._reader.finished and not self._complete)):
+            raise UpstreamProtocolError("The provider's stream ended before it was complete.")
+
+    def _check(self, block: bytes) -> bytes:
+        reader = self._reader
+        try:
+            if self._on_event is None and block.startswith(b"data: ") and block.find(b"\n") == len(block) - 2:
+                # The usual case, one plain event: nothing to take apart.
+                if reader.event(None, block[6:-2]) == PASS:
+                    return block
+            return self._take_apart(block)
+        except ValueError as error:
+            self.failed = UpstreamProtocolError("The provider sent a malformed event.")
+            self.failed.__cause__ = error
+            return b""
+
+    def _take_apart(self, block: bytes) -> bytes:
+        out: list[bytes] = []
+        for raw, name, data in parse_events(block):
+            verdict = self._reader.event(name, data) if data else PASS
+            if verdict == DROP:
+                continue
+            if self._on_event is not None and data and verdict == PASS:
+                event = Event(data, name)
+                self._on_event(event)
+                if event.data is not data:
+                    raw = _serialise(event)
+            out.append(raw)
+            if verdict == ERROR:
+                self.failed = InBandError("The provider reported an error inside its stream.")
+                break
+        return b"".join(out)
+
+
+def _serialise(event: Event) -> bytes:
+    head = f"event: {event.name}\n".encode() if event.name else b""
+    return head + b"".join(b"data: " + line + b"\n" for line in event.data.split(b"\n")) + b"\n"
+
+
+async def send_whole(request: web.Request, exchange: Exchange, reply: Reply) -> web.StreamResponse:
+    """Send a reply that is complete in memory."""
+    body = reply.body or b""
+    response = web.Response(status=reply.status, headers=reply.headers, body=body)
+    for tap in reply.taps:
+        tap(body)
+    exchange.status = reply.status
+    await response.prepare(request)
+    exchange.first_byte = perf_counter()
+    await response.write_eof()
+    exchange.reply_bytes = len(body)
+    return response
+
+
+async def send_stream(
+    request: web.Request, exchange: Exchange, reply: Reply, blocks: AsyncIterator[bytes], events: bool
+) -> web.StreamResponse:
+    """Send a reply block by block, with back-pressure; the error event and the abort if it breaks.
+
+    ``events`` says that the body is made of events, so that an error can be told as one.
+    """
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    guard: Any = exchange.guard
+    exchange.status = reply.status
+    try:
+        guard.arm(SLOW_READER, _too_slow)
+        await response.prepare(request)
+        async for block in blocks:
+            if not exchange.first_byte:
+                exchange.first_byte = perf_counter()
+            exchange.reply_bytes += len(block)
+            guard.arm(SLOW_READER, _too_slow)
+            await response.write(block)
+            for tap in reply.taps:
+                tap(block)
+        guard.arm(SLOW_READER, _too_slow)
+        await response.write_eof()
+    except asyncio.CancelledError:
+        error = guard.caught()
+        if error is None:
+            raise
+        await _interrupt(request, exchange, response, error, events)
+    except GatewayError as error:
+        await _interrupt(request, exchange, response, error, events)
+    finally:
+        guard.disarm()
+    return response
+
+
+async def _interrupt(
+    request: web.Request, exchange: Exchange, response: web.StreamResponse, error: GatewayError, events: bool
+) -> None:
+    """Say in the client's dialect that the stream broke, then cut the connection without the final HTTP chunk."""
+    exchange.error = error
+    exchange.outcome = "client_gone" if isinstance(error, RequestTimeout) else "upstream_failed"
+    transport = request.transport
+    if transport is None:
+        return
+    if isinstance(error, RequestTimeout):
+        transport.abort()
+        return
+    if events and not isinstance(error, InBandError):
+        told = StreamInterrupted(error.message)
+        # A reader that has stopped reading must not hold the cut up: write without waiting for the drain.
+        await response._payload_writer.write(  # type: ignore[union-attr]
+            render_event(told, exchange.surface.dialect, exchange.id), drain=False
+        )
+    transport.close()
+
+
+def _too_slow() -> GatewayError:
+    return RequestTimeout("The client stopped reading.")

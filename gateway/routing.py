@@ -1,0 +1,159 @@
+"""Model name → targets: configured names, ``provider/model``, the providers' own lists, the default provider."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from time import monotonic
+from typing import Any
+
+from gateway.config import Config
+from gateway.errors import Forbidden, InvalidRequest, ModelNotFound, RouteNotFound
+from gateway.exchange import Exchange, Target
+from gateway.plugins import Call, Plugins
+
+log = logging.getLogger("hookgate")
+LIST_LIMIT = 5.0
+"""Seconds one provider may take for its model list."""
+
+
+class Catalog:
+    """What the providers say they serve: fetched in parallel, kept for ``ttl`` seconds, never waiting for the dead."""
+
+    def __init__(self, listers: dict[str, Call], ttl: float) -> None:
+        self._listers = listers
+        self._ttl = ttl
+        self._lists: dict[str, list[dict[str, Any]]] = {}
+        self._until: dict[str, float] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def _refresh(self) -> list[asyncio.Task[None]]:
+        """Start fetching every list that is too old; the fetches under way."""
+        now = monotonic()
+        for provider in self._listers:
+            if self._until.get(provider, 0.0) <= now and provider not in self._running:
+                task = asyncio.get_running_loop().create_task(self._fetch(provider))
+                self._running[provider] = task
+                task.add_done_callback(lambda _, name=provider: self._running.pop(name, None))  # type: ignore[misc]
+        return list(self._running.values())
+
+    async def _fetch(self, provider: str) -> None:
+        try:
+            async with asyncio.timeout(LIST_LIMIT):
+                self._lists[provider] = [dict(model) for model in await self._listers[provider]()]
+            self._until[provider] = monotonic() + self._ttl
+        except Exception as error:
+            # The last known list stays; a dead provider is asked again soon, not on every request.
+            self._until[provider] = monotonic() + min(self._ttl, 30.0)
+            log.warning("model list of provider %s: %s", provider, error or type(error).__name__)
+
+    async def models(self) -> dict[str, list[dict[str, Any]]]:
+        """Provider → its model objects. Lists already known are not waited for."""
+        missing = [task for task in self._refresh() if task in self._unknown()]
+        if missing:
+            await asyncio.wait(missing)
+        return {name: self._lists.get(name, []) for name in self._listers}
+
+    async def provider_of(self, model: str) -> str | None:
+        """The first provider, in the order of the configuration, that lists ``model``."""
+        found = self._known_by(model)
+        tasks = set(self._refresh()) if found is None else set()
+        pending = {task for task in tasks if task in self._unknown()}
+        while found is None and pending:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            found = self._known_by(model)
+        return found
+
+    def _unknown(self) -> set[asyncio.Task[None]]:
+        return {task for name, task in self._running.items() if name not in self._lists}
+
+    def _known_by(self, model: str) -> str | None:
+        for name in self._listers:
+            if any(item.get("id") == model for item in self._lists.get(name, ())):
+                return name
+        return None
+
+    async def close(self) -> None:
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+class Router:
+    """Chooses the targets of an exchange. Built once per generation."""
+
+    def __init__(self, config: Config, plugins: Plugins) -> None:
+        self._models = config.models
+        self._globs = [name for name in config.models if any(char in name for char in "*?[")]
+        self._default = config.default_provider or None
+        self._providers = {name for name, calls in plugins.providers.items() if "forward" in calls}
+        self._select = plugins.select
+        listers = {name: calls["list_models"] for name, calls in plugins.providers.items() if "list_models" in calls}
+        self.catalog = Catalog(listers, config.models_ttl)
+        self.names = [name for name in config.models if name not in self._globs]
+
+    async def targets(self, exchange: Exchange) -> Sequence[Target]:
+        """Candidates, best first. Raises ``ModelNotFound`` or ``RouteNotFound``."""
+        model = exchange.model
+        if model is None:
+            if exchange.surface.body == "json":
+                raise InvalidRequest("The request names no model.")
+            if self._default is None:
+                raise RouteNotFound("No provider serves this path.")
+            return (Target(self._default),)
+        candidates = await self._resolve(model)
+        for call in self._select:
+            chosen = await call(exchange, candidates)
+            if chosen is not None:
+                return self._with_fallbacks(exchange, model, chosen)
+        return self._with_fallbacks(exchange, model, _weighted(candidates))
+
+    async def _resolve(self, model: str) -> Sequence[Target]:
+        entry = self._entry(model)
+        if entry is not None:
+            return self._models[entry].targets
+        provider, slash, rest = model.partition("/")
+        if slash and rest and provider in self._providers:
+            return (Target(provider, rest),)
+        found = await self.catalog.provider_of(model)
+        if found is not None:
+            return (Target(found),)
+        if self._default is None:
+            raise ModelNotFound("The model does not exist or is not served here.")
+        return (Target(self._default),)
+
+    def _entry(self, model: str) -> str | None:
+        if model in self._models:
+            return model
+        return next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
+
+    def _with_fallbacks(self, exchange: Exchange, model: str, targets: Sequence[Target]) -> Sequence[Target]:
+        entry = self._entry(model)
+        if entry is None or not self._models[entry].fallbacks:
+            return targets
+        ordered = list(targets)
+        principal = exchange.principal
+        for name in self._models[entry].fallbacks:
+            fallback = self._entry(name)
+            if fallback is None or (principal is not None and not principal.allows(name)):
+                continue
+            # A target without a model of its own would send the name of the model that just failed.
+            ordered += [Target(t.provider, t.model or name, t.weight) for t in _weighted(self._models[fallback].targets)]
+        return ordered
+
+
+def _weighted(targets: Sequence[Target]) -> Sequence[Target]:
+    """A random order in which each target's chance to be first is its weight's share (Efraimidis, Spirakis 2006)."""
+    if len(targets) == 1:
+        return targets
+    return sorted(targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)
+
+
+def authorise(exchange: Exchange, model: str) -> None:
+    """Raise ``Forbidden`` unless the exchange's principal may use ``model``."""
+    if exchange.principal is not None and not exchange.principal.allows(model):
+        raise Forbidden("This key may not use this model.")

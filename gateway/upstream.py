@@ -1,0 +1,273 @@
+"""The way out: one shared, pooled ``ClientSession``, tuned for relaying, and an ``Endpoint`` per provider on top of it.
+
+aiohttp's defaults follow redirects with the key, keep cookies between tenants, inflate bombs and cut streams after five
+minutes; each setting below undoes one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import hdrs
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from gateway import headers as header_rules
+from gateway.config import Pool, Secret, Timeouts
+from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+
+WHOLE_LIMIT = 64 << 20
+"""Bytes a whole reply may have where it has to be held in memory (translation, error bodies)."""
+_HEAD_LIMIT = 65536  # bytes per header line; providers send rate-limit and policy headers beyond aiohttp's 8,190
+
+
+class Answer:
+    """An upstream's answer: head now, body as it comes."""
+
+    __slots__ = ("_exchange", "_idle", "_name", "_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, exchange: Exchange | None, endpoint: Endpoint) -> None:
+        self._response = response
+        self._exchange = exchange
+        self._idle = endpoint.timeouts.idle
+        self._name = endpoint.name
+        self.status = response.status
+        self.headers: CIMultiDictProxy[str] = response.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Body bytes as they arrive, undecoded. Raises ``UpstreamError`` when the answer is cut or stalls."""
+        content = self._response.content
+        guard = self._exchange.guard if self._exchange is not None else None
+        try:
+            while True:
+                if guard is not None:
+                    guard.arm(self._idle, self._stalled)
+                block = await content.readany()
+                if not block:
+                    return
+                yield block
+        except asyncio.CancelledError:
+            if guard is None or (error := guard.caught()) is None:
+                raise
+            raise error from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise from_upstream(error, self._name) from error
+        finally:
+            if guard is not None:
+                guard.disarm()
+
+    async def read(self, limit: int = WHOLE_LIMIT) -> bytes:
+        """The whole body. Raises ``UpstreamProtocolError`` past ``limit`` bytes, else as ``chunks``."""
+        blocks: list[bytes] = []
+        size = 0
+        async for block in self.chunks():
+            size += len(block)
+            if size > limit:
+                raise UpstreamProtocolError(f"The provider's answer is larger than {limit} bytes.", target=self._name)
+            blocks.append(block)
+        self.close()
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else abort it. Idempotent."""
+        self._response.close()
+
+    def _stalled(self) -> UpstreamError:
+        return UpstreamTimeout("The provider stopped sending.", target=self._name)
+
+
+class Endpoint:
+    """One provider's address: base URL, credential bound to its origin, time limits, TLS identity."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        name: str,
+        base_url: str,
+        headers: Mapping[str, str | Secret],
+        timeouts: Timeouts,
+        tls: ssl.SSLContext | bool,
+    ) -> None:
+        self.name = name
+        self.timeouts = timeouts
+        self._upstream = upstream
+        self._base = base_url.rstrip("/")
+        self._tls = tls
+        self._headers = dict(headers)
+        self._urls: dict[str, URL] = {}
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect or None)
+
+    def url(self, path: str, query: str = "") -> URL:
+        """Absolute URL of ``path`` below the base; the path is taken as encoded."""
+        if query:
+            return URL(f"{self._base}{path}?{query}", encoded=True)
+        url = self._urls.get(path)
+        if url is None:
+            url = URL(self._base + path, encoded=True)
+            if len(self._urls) < 256:  # paths may hold client-chosen ids
+                self._urls[path] = url
+        return url
+
+    def _request_headers(self, exchange: Exchange | None, extra: Mapping[str, str]) -> CIMultiDict[str]:
+        headers: CIMultiDict[str] = CIMultiDict()
+        if exchange is not None:
+            header_rules.to_upstream(exchange.headers, headers)
+            headers["x-request-id"] = exchange.id
+        headers.update(extra)
+        headers[hdrs.ACCEPT_ENCODING] = "identity"
+        headers[hdrs.USER_AGENT] = "hookgate"
+        for name, value in self._headers.items():
+            headers[name] = value.reveal() if isinstance(value, Secret) else value
+        return headers
+
+    async def send(
+        self,
+        exchange: Exchange | None,
+        method: str,
+        path: str,
+        *,
+        query: str = "",
+        body: bytes | AsyncIterator[bytes] | None = None,
+        headers: Mapping[str, str] = {},
+    ) -> Answer:
+        """Send a request and wait for the head of its answer, whatever its status below 300 or from 400.
+
+        ``path`` is percent-encoded and below ``base_url``. The client's allow-listed headers go along. Raises
+        ``UpstreamUnreachable``, ``UpstreamTimeout`` or ``UpstreamProtocolError`` (redirects are never followed).
+        """
+        guard = exchange.guard if exchange is not None else None
+        if guard is not None:
+            guard.arm(self.timeouts.first_token, self._silent)
+        began = perf_counter()
+        try:
+            response = await self._upstream.session.request(
+                method,
+                self.url(path, query),
+                data=body,
+                headers=self._request_headers(exchange, headers),
+                allow_redirects=False,
+                timeout=self._timeout,
+                ssl=self._tls,
+            )
+        except asyncio.CancelledError:
+            if guard is None or (error := guard.caught()) is None:
+                raise
+            raise error from None
+        except ValueError as error:  # aiohttp refuses header values that would split the request
+            raise InvalidRequest("A request header holds characters that must not be sent on.") from error
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise from_upstream(error, self.name) from error
+        finally:
+            if guard is not None:
+                guard.disarm()
+            if exchange is not None:
+                exchange.upstream_seconds += perf_counter() - began
+        answer = Answer(response, exchange, self)
+        if 300 <= answer.status < 400:
+            answer.close()
+            raise UpstreamProtocolError("The provider answered with a redirect.", target=self.name)
+        return answer
+
+    async def get_json(self, path: str, ttl: float) -> Any:
+        """A JSON document (model lists), kept for ``ttl`` seconds in the shared ``CachedSession``.
+
+        Raises ``UpstreamError``.
+        """
+        try:
+            async with asyncio.timeout(self.timeouts.connect * 2 or 10):
+                return await self._upstream.cached_json(
+                    self.url(path), self._request_headers(None, {}), self._tls, self._timeout, ttl, self.name
+                )
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
+            if isinstance(error, ValueError) and not isinstance(error, OSError):
+                raise UpstreamProtocolError("The provider's answer is not JSON.", target=self.name) from error
+            raise from_upstream(error, self.name) from error
+
+    def _silent(self) -> UpstreamError:
+        return UpstreamTimeout("The provider did not answer in time.", target=self.name)
+
+
+class Upstream:
+    """The shared session. Made inside a running loop, closed by the server."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.connector = aiohttp.TCPConnector(
+            limit=pool.max_connections,
+            limit_per_host=pool.max_per_host,
+            keepalive_timeout=pool.keepalive,
+            ttl_dns_cache=30,
+        )
+        self.session = aiohttp.ClientSession(
+            connector=self.connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            max_line_size=_HEAD_LIMIT,
+            max_field_size=_HEAD_LIMIT,
+        )
+        self._cached: Any = None
+        self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
+
+    def endpoint(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        headers: Mapping[str, str | Secret] = {},
+        timeouts: Timeouts | None = None,
+        ca_file: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
+    ) -> Endpoint:
+        """The way to one provider. Raises ``OSError`` or ``ssl.SSLError`` if TLS files cannot be used."""
+        tls: ssl.SSLContext | bool = True
+        if ca_file or client_cert:
+            identity = (ca_file, client_cert, client_key)
+            if identity not in self._contexts:
+                context = ssl.create_default_context(cafile=ca_file)
+                if client_cert:
+                    context.load_cert_chain(client_cert, client_key)
+                self._contexts[identity] = context
+            tls = self._contexts[identity]
+        return Endpoint(self, name, base_url, headers, timeouts or Timeouts(), tls)
+
+    async def cached_json(
+        self, url: URL, headers: CIMultiDict[str], tls: Any, timeout: aiohttp.ClientTimeout, ttl: float, name: str
+    ) -> Any:
+        if self._cached is None:
+            # Imported here: nobody who forwards only should pay for it at start.
+            from aiohttp_client_cache import CacheBackend, CachedSession
+
+            self._cached = CachedSession(
+                cache=CacheBackend(expire_after=ttl, allowed_codes=(200,), include_headers=True),
+                connector=self.connector,
+                connector_owner=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        async with self._cached.get(
+            url, headers=headers, ssl=tls, timeout=timeout, allow_redirects=False, expire_after=ttl
+        ) as response:
+            if response.status != 200:
+                raise UpstreamProtocolError(f"The provider answered {response.status}.", target=name)
+            return await response.json(content_type=None)
+
+    def stats(self) -> dict[str, int]:
+        """Connections of the pool: ``acquired`` (in use), ``idle`` (kept alive), ``limit`` (0: none)."""
+        connector = self.connector
+        idle = sum(len(connections) for connections in connector._conns.values())
+        return {"acquired": len(connector._acquired), "idle": idle, "limit": connector.limit}
+
+    async def close(self) -> None:
+        if self._cached is not None:
+            await self._cached.close()
+        await self.session.close()

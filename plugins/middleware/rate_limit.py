@@ -1,0 +1,122 @@
+"""Requests and tokens per minute, and calls at once, per principal. Exact in one process; in memory."""
+
+from __future__ import annotations
+
+from math import ceil
+from time import monotonic
+
+import attrs
+
+from gateway import Exchange, Principal, Reply, Runtime, hookimpl
+from gateway.errors import RateLimited
+
+_NOTE = "rate_limit"
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    requests_per_minute: int = attrs.field(default=600, validator=attrs.validators.ge(0))
+    """For principals without a limit of their own; 0 is no limit."""
+    tokens_per_minute: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    """Input and output together, for principals without a limit of their own; 0 is no limit."""
+    max_concurrency: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    """Calls at once, for principals without a limit of their own; 0 is no limit."""
+
+
+class Bucket:
+    """A token bucket: ``limit`` at once, refilled evenly over a minute, so there is no window edge to burst over."""
+
+    __slots__ = ("level", "limit", "_rate", "_seen")
+
+    def __init__(self, limit: int, now: float) -> None:
+        self.limit = limit
+        self.level = float(limit)
+        self._rate = limit / 60.0
+        self._seen = now
+
+    def refill(self, now: float) -> float:
+        self.level = min(float(self.limit), self.level + (now - self._seen) * self._rate)
+        self._seen = now
+        return self.level
+
+    def seconds_until(self, wanted: float) -> float:
+        """Seconds until the bucket holds ``wanted``, from its last refill."""
+        return max(0.0, (wanted - self.level) / self._rate)
+
+
+class Meter:
+    """What one principal has used."""
+
+    __slots__ = ("max_concurrency", "requests", "running", "tokens")
+
+    def __init__(self, principal: Principal, settings: Settings, now: float) -> None:
+        requests = _own(principal.requests_per_minute, settings.requests_per_minute)
+        tokens = _own(principal.tokens_per_minute, settings.tokens_per_minute)
+        self.requests = Bucket(requests, now) if requests else None
+        self.tokens = Bucket(tokens, now) if tokens else None
+        self.max_concurrency = _own(principal.max_concurrency, settings.max_concurrency)
+        self.running = 0
+
+
+class Plugin:
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self._settings = settings
+        self._meters: dict[str, Meter] = {}
+        self.clock = monotonic
+
+    @hookimpl
+    def on_request(self, exchange: Exchange) -> None:
+        principal = exchange.principal or _OPEN
+        now = self.clock()
+        meter = self._meters.get(principal.name)
+        if meter is None:
+            # Principals come from the configuration, so there are only so many of them.
+            meter = self._meters[principal.name] = Meter(principal, self._settings, now)
+        if meter.max_concurrency and meter.running >= meter.max_concurrency:
+            raise _refusal(meter, "Too many requests of this key are running.", 1.0)
+        if meter.tokens is not None and meter.tokens.refill(now) <= 0:
+            raise _refusal(meter, "This key has used its tokens of this minute.", meter.tokens.seconds_until(1))
+        if meter.requests is not None:
+            if meter.requests.refill(now) < 1:
+                raise _refusal(meter, "This key has used its requests of this minute.", meter.requests.seconds_until(1))
+            meter.requests.level -= 1
+        meter.running += 1
+        exchange.notes[_NOTE] = meter
+
+    @hookimpl
+    def on_reply(self, exchange: Exchange, reply: Reply) -> None:
+        meter: Meter | None = exchange.notes.get(_NOTE)
+        if meter is not None:
+            reply.headers.update(_headers(meter))
+
+    @hookimpl
+    def on_finish(self, exchange: Exchange) -> None:
+        meter: Meter | None = exchange.notes.pop(_NOTE, None)
+        if meter is None:
+            return
+        meter.running -= 1
+        if meter.tokens is not None and exchange.usage is not None and exchange.cache not in ("hit", "coalesced"):
+            meter.tokens.refill(self.clock())
+            meter.tokens.level -= exchange.usage.total_tokens
+
+
+_OPEN = Principal("open")
+
+
+def _own(own: int | None, default: int) -> int:
+    return default if own is None else own
+
+
+def _headers(meter: Meter) -> dict[str, str]:
+    """The caller's own limits, named and written as OpenAI does (resets as Go durations)."""
+    headers: dict[str, str] = {}
+    for name, bucket in (("requests", meter.requests), ("tokens", meter.tokens)):
+        if bucket is not None:
+            headers[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, int(bucket.level)))
+            headers[f"x-ratelimit-reset-{name}"] = f"{bucket.seconds_until(bucket.limit):.3f}s"
+    return headers
+
+
+def _refusal(meter: Meter, message: str, wait: float) -> RateLimited:
+    return RateLimited(message, retry_after=ceil(wait), headers=_headers(meter))

@@ -1,0 +1,197 @@
+"""Answers locally with the last user message: the demo that needs no key, and a test double that needs no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from time import time
+from typing import Any
+
+import attrs
+import orjson
+
+from gateway import Duration, Exchange, Reply, Runtime, Target, Usage, hookimpl
+from gateway.errors import InvalidRequest, RouteNotFound
+
+_JSON = {"content-type": "application/json"}
+_EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    model: str = "echo"
+    """The one model it lists."""
+    delay: Duration = Duration(0.0)
+    """Wait before the answer, and between the events of a stream."""
+
+
+class Plugin:
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self._settings = settings
+
+    @hookimpl
+    async def forward(self, exchange: Exchange, target: Target) -> Reply:
+        body = (await exchange.read()).json()
+        name = exchange.surface.name
+        if self._settings.delay:
+            await asyncio.sleep(self._settings.delay)
+        if name == "embeddings":
+            return self._embeddings(body)
+        if name not in ("chat", "completions"):
+            raise RouteNotFound("The echo provider serves chat, completions and embeddings.")
+        answer = _Answer(body, name == "chat")
+        if not exchange.stream:
+            return Reply(200, _JSON, orjson.dumps(answer.whole()), usage=answer.usage)
+        options = body.get("stream_options")
+        asked = isinstance(options, dict) and bool(options.get("include_usage"))
+        return Reply(200, _EVENTS, stream=self._paced(answer.events(asked)), usage=answer.usage)
+
+    async def _paced(self, chunks: Iterable[dict[str, Any]]) -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield b"data: " + orjson.dumps(chunk) + b"\n\n"
+            if self._settings.delay:
+                await asyncio.sleep(self._settings.delay)
+        yield b"data: [DONE]\n\n"
+
+    def _embeddings(self, body: dict[str, Any]) -> Reply:
+        inputs = body.get("input")
+        texts = inputs if isinstance(inputs, list) else [inputs]
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise InvalidRequest("The echo provider embeds text.")
+        vectors = [_vector(text) for text in texts]
+        tokens = sum(_tokens(text) for text in texts)
+        data = [
+            {"object": "embedding", "index": index, "embedding": _encoded(vector, body.get("encoding_format"))}
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        whole = {"object": "list", "data": data, "model": body.get("model"), "usage": usage}
+        return Reply(200, _JSON, orjson.dumps(whole), usage=Usage(input_tokens=tokens))
+
+    @hookimpl
+    def list_models(self) -> Iterable[dict[str, Any]]:
+        return [{"id": self._settings.model, "object": "model", "created": 0, "owned_by": "echo"}]
+
+    @hookimpl
+    def check_health(self) -> str | None:
+        return None
+
+
+class _Answer:
+    """One answer, the same whole and streamed: the last user message, or a call of the first tool when one is forced."""
+
+    def __init__(self, body: dict[str, Any], chat: bool) -> None:
+        self._chat = chat
+        self._model = body.get("model")
+        self._created = int(time())
+        prompt = _prompt(body, chat)
+        self.text = prompt[-1] if prompt else ""
+        self.tool = _forced_tool(body) if chat else None
+        out = _tokens(self.tool[1] if self.tool else self.text)
+        self.usage = Usage(input_tokens=sum(map(_tokens, prompt)), output_tokens=out)
+
+    def _usage(self) -> dict[str, int]:
+        given, made = self.usage.input_tokens or 0, self.usage.output_tokens or 0
+        return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
+
+    def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-echo-{self._created}", "object": kind, "created": self._created, "model": self._model,
+            "choices": choices,
+        }  # fmt: skip
+
+    def whole(self) -> dict[str, Any]:
+        if not self._chat:
+            choice: dict[str, Any] = {"index": 0, "text": self.text, "logprobs": None, "finish_reason": "stop"}
+            return {**self._frame("text_completion", [choice]), "usage": self._usage()}
+        message: dict[str, Any] = {"role": "assistant", "content": self.text, "refusal": None}
+        if self.tool is not None:
+            message = {**message, "content": None, "tool_calls": [self._call()]}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._reason()}
+        return {**self._frame("chat.completion", [choice]), "usage": self._usage()}
+
+    def _reason(self) -> str:
+        return "tool_calls" if self.tool is not None else "stop"
+
+    def _call(self) -> dict[str, Any]:
+        assert self.tool is not None
+        name, arguments = self.tool
+        return {"id": "call_echo", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+    def events(self, with_usage: bool) -> Iterable[dict[str, Any]]:
+        if not self._chat:
+            for word in _words(self.text):
+                yield self._frame("text_completion", [{"index": 0, "text": word, "logprobs": None, "finish_reason": None}])
+            last: dict[str, Any] = {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}
+            yield self._frame("text_completion", [last])
+        else:
+            yield self._delta({"role": "assistant", "content": None if self.tool else ""})
+            if self.tool is not None:
+                yield self._delta({"tool_calls": [{"index": 0, **self._call()}]})
+            else:
+                for word in _words(self.text):
+                    yield self._delta({"content": word})
+            yield self._delta({}, self._reason())
+        if with_usage:
+            kind = "chat.completion.chunk" if self._chat else "text_completion"
+            yield {**self._frame(kind, []), "usage": self._usage()}
+
+    def _delta(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return self._frame("chat.completion.chunk", [choice])
+
+
+def _prompt(body: dict[str, Any], chat: bool) -> list[str]:
+    """The texts of the prompt; the last one is what is echoed."""
+    if not chat:
+        prompt = body.get("prompt")
+        return [prompt] if isinstance(prompt, str) else [str(item) for item in prompt or []]
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InvalidRequest("messages must be a list of objects.")
+    texts = [(message.get("role"), _text(message.get("content"))) for message in messages]
+    users = [text for role, text in texts if role == "user"]
+    return [text for role, text in texts if role != "user"] + users
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _forced_tool(body: dict[str, Any]) -> tuple[str, str] | None:
+    """Name and arguments of the tool call that ``tool_choice`` demands: the named tool, or the first one."""
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        name = (choice.get("function") or {}).get("name")
+    elif choice == "required" and body.get("tools"):
+        name = (body["tools"][0].get("function") or {}).get("name")
+    else:
+        return None
+    return (name, orjson.dumps({"text": _prompt(body, True)[-1:][0]}).decode()) if isinstance(name, str) else None
+
+
+def _words(text: str) -> list[str]:
+    head, *rest = text.split(" ")
+    return [head, *(f" {word}" for word in rest)] if text else []
+
+
+def _tokens(text: str) -> int:
+    """Words: a stand-in for tokens that anyone can check by eye."""
+    return len(text.split())
+
+
+def _vector(text: str) -> list[float]:
+    from hashlib import sha256
+
+    return [round(byte / 127.5 - 1, 6) for byte in sha256(text.encode()).digest()[:8]]
+
+
+def _encoded(vector: list[float], encoding: Any) -> Any:
+    if encoding != "base64":
+        return vector
+    import base64
+    import struct
+
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,0 +1,141 @@
+"""Any server that speaks OpenAI's API: bytes pass unchanged but for the model's name and the usage we ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+import orjson
+
+from gateway import Duration, Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
+from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
+from gateway.headers import to_client
+from gateway.tails import safe_tail
+from gateway.upstream import Answer
+
+_HOLD = 1 << 20
+# Bytes of a reply that are held to be sent as one; larger ones flow through.
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    base_url: str
+    """Root of the API, with its version: ``https://api.openai.com/v1``."""
+    api_key: Secret | None = None
+    """Sent as ``Authorization: Bearer`` to this origin and no other."""
+    headers: Mapping[str, str | Secret] = attrs.field(factory=dict)
+    """Sent with every request; values may be secret references."""
+    timeouts: Timeouts = Timeouts()
+    """connect, first_token, idle and total."""
+    ca_file: str | None = None
+    """PEM file of the authorities this provider's certificate may come from; the system's by default."""
+    client_cert: str | None = None
+    """PEM file of our certificate, for providers that ask for one."""
+    client_key: str | None = None
+    """PEM file of its key."""
+    models: tuple[str, ...] | None = None
+    """Models to list instead of asking ``/models``."""
+    models_ttl: Duration = Duration(600.0)
+    """How long the provider's model list is kept."""
+    stream_usage: bool = True
+    """Ask for usage in streams when the client does not (and take it out again); off for servers that refuse the field."""
+    done_marker: bool = True
+    """Streams must end with ``[DONE]``; off for servers known to end with a ``finish_reason`` only."""
+
+
+class Plugin:
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        headers: dict[str, str | Secret] = dict(settings.headers)
+        if settings.api_key is not None:
+            headers["Authorization"] = settings.api_key.prefixed("Bearer ")
+        self._settings = settings
+        self._name = runtime.name
+        self._endpoint = runtime.upstream.endpoint(
+            runtime.name,
+            settings.base_url,
+            headers=headers,
+            timeouts=settings.timeouts,
+            ca_file=settings.ca_file,
+            client_cert=settings.client_cert,
+            client_key=settings.client_key,
+        )
+
+    @hookimpl
+    async def forward(self, exchange: Exchange, target: Target) -> Reply:
+        payload = await exchange.read()
+        surface = exchange.surface
+        path = surface.path
+        if "{tail}" in path:
+            path = path.replace("/{tail}", safe_tail(exchange.tail)).replace("{tail}", safe_tail(exchange.tail))
+        body = payload.chunks() if payload.raw is None else self._body(exchange, target, payload)
+        headers = {}
+        if payload.raw is None and (length := exchange.headers.get("Content-Length")) is not None:
+            headers["Content-Length"] = length
+        answer = await self._endpoint.send(
+            exchange, exchange.method, path, query=exchange.query, body=body or None, headers=headers
+        )
+        return await self._reply(answer, target)
+
+    def _body(self, exchange: Exchange, target: Target, payload: Any) -> bytes:
+        edits: dict[str, bytes] = {}
+        if target.model is not None and target.model != payload.model:
+            edits["model"] = orjson.dumps(target.model)
+        if exchange.stream and self._settings.stream_usage and exchange.surface.name in ("chat", "completions"):
+            options = payload.get("stream_options")
+            if options is not None and not isinstance(options, dict):
+                raise InvalidRequest("stream_options must be an object.")
+            if not (options or {}).get("include_usage"):
+                edits["stream_options"] = orjson.dumps({**(options or {}), "include_usage": True})
+                exchange.notes["strip_usage"] = True
+        return payload.edited(**edits) if edits else payload.raw
+
+    async def _reply(self, answer: Answer, target: Target) -> Reply:
+        if answer.status >= 400:
+            raise await self._refused(answer, target)
+        headers = to_client(answer.headers)
+        length = answer.headers.get("Content-Length")
+        kind = answer.headers.get("Content-Type", "")
+        if kind.startswith("application/json") and (length is None or int(length) <= _HOLD):
+            return Reply(answer.status, headers, await answer.read())
+        if length is not None:
+            headers["Content-Length"] = length
+        return Reply(
+            answer.status, headers, stream=answer.chunks(), close=answer.close, terminated=self._settings.done_marker
+        )
+
+    async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
+        body = await answer.read(_HOLD)
+        headers = to_client(answer.headers)
+        kind = headers.get("content-type", "")
+        if "json" not in kind or self._leaks(body):
+            body = b""  # not an error an SDK could read, or one that shows our credential
+            headers = type(headers)((k, v) for k, v in headers.items() if k.lower() == "retry-after")
+            headers["content-type"] = "application/json"
+        return UpstreamRefused(answer.status, body, headers, target=target.name, retry_after=_seconds(answer.headers))
+
+    def _leaks(self, body: bytes) -> bool:
+        key = self._settings.api_key
+        return key is not None and key.reveal().encode() in body
+
+    @hookimpl
+    async def list_models(self) -> Iterable[dict[str, Any]]:
+        if self._settings.models is not None:
+            return [{"id": name} for name in self._settings.models]
+        listed = await self._endpoint.get_json("/models", self._settings.models_ttl)
+        models = listed.get("data") if isinstance(listed, dict) else listed
+        if not isinstance(models, list):
+            raise UpstreamProtocolError("The provider's model list is not a list.", target=self._name)
+        return [model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
+
+    @hookimpl
+    async def check_health(self) -> str | None:
+        answer = await self._endpoint.send(None, "GET", "/models")
+        answer.close()
+        return None if answer.status < 400 else f"answered {answer.status}"
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    """``Retry-After`` in seconds where it is a number; RFC 9110 section 10.2.3."""
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None
