@@ -87,21 +87,25 @@ def parse_events(block: bytes) -> Iterator[tuple[bytes, str | None, bytes]]:
     whole event from a torn one.
     """
     position = 0
+    only_lf = b"\r" not in block
     while position < len(block):
-        end = _end_of_event(block, position)
+        # The usual event is one line "data: …" and an empty line: sought by memchr, not line by line.
+        if only_lf and block.startswith(b"data: ", position):
+            line_end = block.find(b"\n", position)
+            if block.startswith(b"\n\n", line_end):
+                yield block[position : line_end + 2], None, block[position + 6 : line_end]
+                position = line_end + 2
+                continue
+        end = _end_of_event(block, position, only_lf)
         raw = block[position:end]
+        yield raw, *_parse_event(raw)
         position = end
-        # The usual event is one line "data: …" and an empty line; sought by memchr, not line by line.
-        if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-            yield raw, None, raw[6:-2]
-        else:
-            yield raw, *_parse_event(raw)
 
 
-def _end_of_event(block: bytes, start: int) -> int:
+def _end_of_event(block: bytes, start: int, only_lf: bool) -> int:
     while block[start : start + 1] in (b"\n", b"\r"):
         start += 1  # empty lines before an event go with it
-    if b"\r" not in block:
+    if only_lf:
         end = block.find(b"\n\n", start)
         return end + 2 if end >= 0 else len(block)
     match = _EMPTY_LINES.search(block, start)
