@@ -1,0 +1,21 @@
+"""Fixtures of this repository's tests. Those for plugin authors come from ``gateway.testing``."""
+
+from __future__ import annotations
+
+import pytest
+
+import gateway.testing
+from tests.support.programs import recorded_data
+from tests.support.recordings import Recordings
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # An installed distribution brings the plugin by its entry point; a source tree has none.
+    if not config.pluginmanager.has_plugin("hookgate"):
+        config.pluginmanager.register(gateway.testing, "hookgate")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Recordings:
+    """Recorded provider traffic; skips where there is none."""
+    return Recordings(recorded_data())

@@ -1,0 +1,32 @@
+"""Programs and data a machine may lack: the test is skipped with the reason, or fails where they must be there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REQUIRED = os.environ.get("GATEWAY_REQUIRE_PROGRAMS") == "1"
+"""Set where a skip would hide a regression (continuous integration)."""
+
+
+def _missing(reason: str) -> NoReturn:
+    if REQUIRED:
+        pytest.fail(f"{reason}, and GATEWAY_REQUIRE_PROGRAMS=1", pytrace=False)
+    pytest.skip(reason)
+
+
+def needs_program(name: str) -> str:
+    """The path of a program; skips the test when it is not installed."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    return path or _missing(f"{name} is not installed")
+
+
+def recorded_data() -> Path:
+    """The folder of recorded provider traffic; skips the test when it is not there."""
+    folder = Path(os.environ.get("GATEWAY_TEST_DATA") or ROOT / "../shared/data").resolve()
+    return folder if folder.is_dir() else _missing(f"no recorded traffic in {folder} (GATEWAY_TEST_DATA)")
