@@ -95,6 +95,8 @@ class Dispatcher:
                 if not isinstance(reply, Reply):
                     raise _HookFailed(call, f"returned {type(reply).__name__}, not a Reply")
                 return reply
+        if not exchange.id:
+            self._intake.new_id(exchange)
         return await answer(exchange)
 
     async def _hook(self, exchange: Exchange, call: Call, *args: Any) -> Any:
@@ -207,6 +209,8 @@ class Dispatcher:
         """The error as a reply in the caller's dialect."""
         headers = {"content-type": "application/json"}
         body = None
+        if not exchange.id:
+            self._intake.new_id(exchange)
         if isinstance(error, UpstreamRefused) and error.http_status == error.upstream_status:
             body = error.body
             headers = dict(error.headers)
@@ -227,7 +231,9 @@ class Dispatcher:
                     reply.close()
                 reply = await self._failed(exchange, error)
         headers = reply.headers
-        headers["x-request-id"] = exchange.id or self._intake.new_id(exchange)
+        if not exchange.id:
+            self._intake.new_id(exchange)
+        headers["x-request-id"] = exchange.id
         if exchange.target is not None:
             headers["x-gateway-target"] = _latin(exchange.target.name)
         if exchange.cache is not None:

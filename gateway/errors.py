@@ -9,7 +9,6 @@ GatewayError
 │ ├ Forbidden                 403
 │ ├ ModelNotFound             404
 │ ├ RouteNotFound             404
-│ ├ MethodNotAllowed          405
 │ ├ RequestTimeout            408
 │ ├ PayloadTooLarge           413
 │ ├ UnsupportedEncoding       415
@@ -118,13 +117,6 @@ class RouteNotFound(RequestRejected):
 
     status = 404
     code = "not_found"
-
-
-class MethodNotAllowed(RequestRejected):
-    """The path is served, with another method."""
-
-    status = 405
-    code = "method_not_allowed"
 
 
 class RequestTimeout(RequestRejected):

@@ -209,8 +209,7 @@ def load(config: Config, document: Document, runtime: Runtime) -> Plugins:
     finder = Finder(config, document.path.parent)
     chosen: list[tuple[str, str, Any, str]] = []
     for name in config.plugins.chain:
-        path = ("plugins", name) if name in config.plugins.tables else ("plugins", "chain")
-        if (made := _make(finder, document, runtime, name, "middleware", name, path)) is not None:
+        if (made := _make(finder, document, runtime, name, "middleware", name, ("plugins", name))) is not None:
             chosen.append((name, "middleware", *made))
     for name, provider in config.providers.items():
         if (made := _make(finder, document, runtime, name, "provider", provider.type, ("providers", name))) is not None:
@@ -279,28 +278,23 @@ def _make(
         document.problem(where, f"plugin '{name}' ({file}) has no class Plugin.")
         return None
     settings = None
-    if settings_class is not None:
-        before = len(document.problems)
-        settings = document.structure(settings_class, path if document.table(*path) else (), ignore=ignore) if (
-            document.table(*path)
-        ) else _defaults(document, settings_class, where, name)
-        if settings is None and len(document.problems) > before:
+    if settings_class is None:
+        if set(document.table(*path)) - set(ignore):
+            document.problem(path, f"plugin '{name}' takes no settings.")
             return None
-    elif set(document.table(*path)) - set(ignore):
-        document.problem(path, f"plugin '{name}' takes no settings.")
-        return None
+    elif document.table(*path):
+        if (settings := document.structure(settings_class, path, ignore=ignore)) is None:
+            return None
+    else:
+        try:
+            settings = settings_class()
+        except TypeError as error:
+            document.problem(where, f"plugin '{name}' needs settings: {error}")
+            return None
     try:
         return plugin_class(settings, runtime.named(name)), file
     except Exception as error:
         document.problem(where, f"plugin '{name}' ({file}): {error}")
-        return None
-
-
-def _defaults(document: Document, settings_class: type, where: tuple[str, ...], name: str) -> Any:
-    try:
-        return settings_class()
-    except TypeError as error:
-        document.problem(where, f"plugin '{name}' needs settings: {error}")
         return None
 
 

@@ -17,7 +17,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from gateway import config as configuration
 from gateway import health, plugins
 from gateway.dispatch import Answer, Dispatcher
-from gateway.errors import ConfigError, MethodNotAllowed, RouteNotFound, UpgradeRequired
+from gateway.errors import ConfigError, RouteNotFound, UpgradeRequired
 from gateway.exchange import Exchange, Reply, Surface
 from gateway.front import Front, misframed, refusal
 from gateway.routing import Router
@@ -51,9 +51,6 @@ _MODELS = Surface("models", _CHAT, "/models", "any")
 _HEALTH = Surface("health", _CHAT, "/health", "any")
 _PLUGIN = Surface("plugin", _CHAT, "", "any")
 _NOWHERE = Surface("none", _CHAT, "", "any")
-# Which methods a known path takes, for 405.
-_METHODS = {f"/v1{path}": methods for methods, path, _ in SURFACES if methods != "*"}
-
 PUBLIC = frozenset({"/", "/health/live", "/health/ready"})
 """Paths answered without a key: they touch nothing and tell nothing."""
 
@@ -188,9 +185,6 @@ class Server:
         return misframed_or(request, web.Response(status=status, body=text, headers={"server": "hookgate"}))
 
     async def _nowhere(self, exchange: Exchange) -> Reply:
-        methods = _METHODS.get(exchange.path)
-        if methods is not None:
-            raise MethodNotAllowed(f"This path takes {methods}.")
         raise RouteNotFound("There is nothing at this path.")
 
     async def stop(self) -> None:
