@@ -39,16 +39,20 @@ class RawClient:
         async for piece in client.body(): …
     """
 
-    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, *, host: str | None = None, source: str | None = None, timeout: float = 10.0) -> None:
+        """``host`` is sent as ``Host`` instead of the address; ``source`` is the local address to call from."""
         parts = urlsplit(url)
-        self.host = parts.hostname or "127.0.0.1"
-        self.port = parts.port or 80
+        self.host = host or parts.netloc
         self.timeout = timeout
+        self._address = parts.hostname or "127.0.0.1", parts.port or 80
+        self._source = (source, 0) if source is not None else None
         self._head: Head | None = None
 
     async def __aenter__(self) -> Self:
         async with asyncio.timeout(self.timeout):
-            self._reader, self._writer = await asyncio.open_connection(self.host, self.port, limit=wire.READ_LIMIT)
+            self._reader, self._writer = await asyncio.open_connection(
+                *self._address, limit=wire.READ_LIMIT, local_addr=self._source
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -65,7 +69,7 @@ class RawClient:
         fields = wire.pairs(headers)
         names = {name.lower() for name, _ in fields}
         if "host" not in names:
-            fields.insert(0, ("Host", f"{self.host}:{self.port}"))
+            fields.insert(0, ("Host", self.host))
         if body is not None and not names & {"content-length", "transfer-encoding"}:
             fields.append(("Content-Length", str(len(body))))
         await self.send(wire.encode_head(f"{method} {target} HTTP/1.1", fields) + (body or b""))
@@ -146,17 +150,21 @@ class RawClient:
         wire.reset(self._writer.transport)
 
 
-async def fetch(url: str, method: str = "GET", headers: Headers = (), body: bytes | None = None) -> Response:
+async def fetch(
+    url: str, method: str = "GET", headers: Headers = (), body: bytes | None = None, *, host: str | None = None
+) -> Response:
     """One request on a connection of its own; ``url``'s path is sent as it is."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    async with RawClient(url) as client:
+    async with RawClient(url, host=host) as client:
         await client.request(method, target, [*wire.pairs(headers), ("Connection", "close")], body)
         return await client.read()
 
 
-async def fetch_chat(url: str, model: str = "m", content: str = "hi", **fields: Any) -> Response:
+async def fetch_chat(
+    url: str, model: str = "m", content: str = "hi", *, host: str | None = None, **fields: Any
+) -> Response:
     """One chat completion on a connection of its own; arguments as for ``RawClient.chat``."""
-    async with RawClient(url) as client:
+    async with RawClient(url, host=host) as client:
         await client.chat(model, content, **fields)
         return await client.read()

@@ -7,24 +7,58 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from string import Template
 
 from gateway.testing import free_ports
-from tests.support.programs import ROOT, needs_program
+from tests.support.programs import needs_program
 
-SHIPPED = ROOT / "deploy" / "nginx.conf"
+HOST = "gateway.example.com"
+"""The server name nginx answers to here; any other ``Host`` is refused."""
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+CONFIG = Template("""
+worker_processes 1;
+pid nginx.pid;
+events { worker_connections 1024; }
+http {
+    access_log off;
+    client_body_temp_path client_body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    server_tokens off;
+    client_max_body_size 64m;
+    client_header_timeout 15s;
+    client_body_timeout 60s;
+    upstream gateway { server 127.0.0.1:$gateway_port; keepalive 1; keepalive_timeout 60s; }
+    server { listen 127.0.0.1:$port default_server; server_name _; return 444; }
+    server {
+        listen 127.0.0.1:$port;
+        server_name $host;
+        location / {
+            proxy_pass http://gateway;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $$host;
+            proxy_set_header X-Forwarded-For $$remote_addr;
+            proxy_set_header Cookie "";
+            proxy_set_header Proxy-Authorization "";
+            proxy_buffering off;
+            proxy_read_timeout 3600s;
+            proxy_next_upstream error timeout;
+            proxy_ignore_client_abort off;
+        }
+$locations
+    }
+}
+""")
 
 
 class Nginx:
-    """nginx with the shipped ``deploy/nginx.conf``, its ports and paths replaced by the test's."""
+    """nginx proxying to a gateway on ``gateway_port``; ``locations`` is added to its server block."""
 
-    host = "gateway.example.com"
-    """The server name it answers to; any other ``Host`` is refused."""
-
-    def __init__(self, folder: Path, gateway_port: int, config: str | None = None) -> None:
+    def __init__(self, folder: Path, gateway_port: int, *, locations: str = "") -> None:
         self.folder = folder
         (self.port,) = free_ports(1)
-        self.config = config or render(SHIPPED.read_text(), self.port, gateway_port)
+        self.config = CONFIG.substitute(port=self.port, gateway_port=gateway_port, host=HOST, locations=locations)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,8 +95,3 @@ class Nginx:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(10)
-
-
-def render(shipped: str, port: int, gateway_port: int) -> str:
-    """The shipped configuration with the test's ports; only what names a place of the machine changes."""
-    return shipped
