@@ -11,7 +11,8 @@ import attrs
 from bench.scenarios import Bar
 
 BASELINE = "textbook"
-SIGNS = {"ratio": "÷", "difference": "minus", "value": ""}
+FORMS = {"ratio": "{} ×", "difference": "+ {}", "value": "{}"}
+"""How what is held against a bar is written: so many times the baseline, so much more than it, itself."""
 
 
 @attrs.define

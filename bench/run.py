@@ -33,6 +33,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--servers", nargs="+", choices=choices, default=["gateway", "textbook"])
     parser.add_argument("--scenario", nargs="+", choices=scenarios.NAMES, default=list(scenarios.NAMES))
     parser.add_argument("--gateway", default="", metavar="COMMAND", help="with {port} {upstream} {config} filled in")
+    parser.add_argument("--chain", nargs="*", metavar="PLUGIN", help="instead of the default chain")
     parser.add_argument("--against", type=Path, metavar="PATH", help="another checkout, measured in the same rounds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="a round")
@@ -52,10 +53,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def chosen_servers(options: argparse.Namespace) -> tuple[Server, ...]:
     chosen = []
     if "gateway" in options.servers:
-        chosen.append(Server("gateway", servers.gateway(servers.TREE, options.gateway), gateway=True))
+        chosen.append(Server("gateway", servers.gateway(servers.TREE, options.gateway, options.chain), gateway=True))
     if options.against:
         tree = options.against.resolve()
-        chosen.append(Server("against", servers.gateway(tree), tree, gateway=True))
+        chosen.append(Server("against", servers.gateway(tree, chain=options.chain), tree, gateway=True))
     if "textbook" in options.servers:
         chosen.append(Server("textbook", servers.textbook))
     if "raw" in options.servers:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -46,13 +47,13 @@ def raw(port: int, upstream: int, folder: Path) -> list[str]:
     return [sys.executable, "-m", "bench.fixed", f"--port={port}"]
 
 
-def gateway(tree: Path, command: str = "") -> Command:
+def gateway(tree: Path, command: str = "", chain: Sequence[str] | None = None) -> Command:
     """The gateway of a checkout, or another command whose ``{port}``, ``{upstream}``, ``{config}`` are filled in."""
 
     def build(port: int, upstream: int, folder: Path) -> list[str]:
         config = folder / "gateway.toml"
         config.touch(mode=0o600)  # the gateway refuses a configuration that others may read
-        config.write_text(configuration(port, upstream, tree))
+        config.write_text(configuration(port, upstream, tree, chain))
         if command:
             return shlex.split(command.format(port=port, upstream=upstream, config=config))
         return [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
@@ -60,8 +61,9 @@ def gateway(tree: Path, command: str = "") -> Command:
     return build
 
 
-def configuration(port: int, upstream: int, tree: Path) -> str:
-    """A gateway.toml with the default chain, one virtual key and the mock upstream as its only provider."""
+def configuration(port: int, upstream: int, tree: Path, chain: Sequence[str] | None = None) -> str:
+    """A gateway.toml with this chain (the default one), one virtual key and the mock upstream as its only provider."""
+    plugins = "" if chain is None else f"chain = {json.dumps(list(chain))}\n"
     digest = hashlib.sha256(messages.KEY.encode()).hexdigest()
     return f"""\
 default_provider = "mock"
@@ -76,7 +78,7 @@ port = {free_port()}
 
 [plugins]
 folders = ["{tree / "plugins"}"]
-
+{plugins}
 [keys.bench]
 sha256 = "{digest}"
 requests_per_minute = 1_000_000_000
