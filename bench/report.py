@@ -11,7 +11,7 @@ import attrs
 from bench.scenarios import Bar
 
 BASELINE = "textbook"
-FORMS = {"ratio": "{} ×", "difference": "+ {}", "value": "{}"}
+FORMS = {"ratio": "{} x", "difference": "+ {}", "value": "{}"}
 """How what is held against a bar is written: so many times the baseline, so much more than it, itself."""
 
 
@@ -82,11 +82,9 @@ def _cells(row: Row, scenario: str, extra: list[str]) -> list[str]:
     figure = [f"{_number(median(row.values))} {row.unit}", _spread(row.values)] if row.values else ["none", ""]
     load = [_middle(row.rates, ",.0f"), _middle(row.p50, ".2f"), _middle(row.p99, ".2f"), _middle(row.busy, ".0%")]
     compared = [_comparison(row, name) for name in (BASELINE, *extra)]
-    bar = (
-        [f"{SIGNS[row.bar.kind]} ≤ {_number(limit)}".strip() for limit in (row.bar.limit, row.bar.goal)]
-        if row.bar
-        else ["", ""]
-    )
+    bar = ["", ""]
+    if row.bar:
+        bar = [f"≤ {_held(row.bar.kind, value)}" for value in (row.bar.limit, row.bar.goal)]
     verdict = {True: "pass", False: "FAIL", None: ""}[row.passed()]
     return [scenario, row.server, *figure, *load, *compared, *bar, verdict]
 
@@ -95,8 +93,13 @@ def _comparison(row: Row, other: str) -> str:
     values = row.compared.get(other)
     if not values:
         return ""
-    sign = SIGNS["difference" if row.bar is not None and row.bar.kind == "difference" else "ratio"]
-    return f"{sign} {_number(median(values))} ({_spread(values)})"
+    kind = "difference" if row.bar is not None and row.bar.kind == "difference" else "ratio"
+    spread = _spread(values)
+    return _held(kind, median(values)) + (f" ({spread})" if spread else "")
+
+
+def _held(kind: str, value: float) -> str:
+    return FORMS[kind].format(_number(value))
 
 
 def _spread(values: list[float]) -> str:

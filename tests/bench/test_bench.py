@@ -115,7 +115,7 @@ def test_a_ratio_is_taken_round_by_round_and_held_against_the_bar() -> None:
     ours.compare([ours, textbook])
     assert ours.compared == {"textbook": [0.9, 1.1, 0.8]}
     assert ours.passed() is True
-    assert "÷ 0.90 (0.80 … 1.10)" in report.table([ours, textbook])
+    assert "0.90 x (0.80 … 1.10)" in report.table([ours, textbook])
     ours.errors = 1
     assert ours.passed() is False
 
