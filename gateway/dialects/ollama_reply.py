@@ -1,0 +1,333 @@
+"""Ollama's own wire format, the way back: answers of the same three routes → OpenAI's shapes.
+
+``thinking`` becomes ``reasoning_content``, the name most clients read (DeepSeek's, llama.cpp's). Ollama leaves counts
+of zero out, and older servers the count of a prompt found in their cache: the client is told 0 there, our own ``Usage``
+says ``None``. Requests are in ``ollama``.
+"""
+
+from __future__ import annotations
+
+import struct
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from time import time
+from typing import Any, ClassVar
+
+import orjson
+
+from gateway.dialects.sse import LineSplitter
+from gateway.errors import UpstreamProtocolError
+from gateway.exchange import Usage
+
+_DONE = b"data: [DONE]\n\n"
+_FINISH = {"length": "length"}  # every other ``done_reason`` (stop, load, unload, none in old servers) is a plain stop
+_MESSAGE = {"role", "content", "thinking", "tool_calls"}
+_LONGEST_MESSAGE = 1000  # characters of an upstream's error text that are passed on
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """A whole answer or one line of a stream. Raises ``UpstreamProtocolError`` if it is an error or not an object."""
+    try:
+        part = orjson.loads(raw)
+    except ValueError as error:
+        raise UpstreamProtocolError("The provider's answer is not valid JSON.") from error
+    if not isinstance(part, dict):
+        raise _malformed()
+    if "error" in part:
+        raise UpstreamProtocolError(f"The provider reported an error: {_error_text(part)}")
+    return part
+
+
+def chat_completion(part: Mapping[str, Any], answer_id: str) -> dict[str, Any]:
+    """A whole answer of ``/api/chat`` as a chat completion; ``answer_id`` (hex digits) names it and its tool calls."""
+    fields = _message_fields(part, answer_id, 0)
+    calls = fields.pop("tool_calls", [])
+    content = fields.pop("content", "")
+    message = {"role": "assistant", "content": content if content or not calls else None, "refusal": None, **fields}
+    if calls:
+        # Whole calls have no index.
+        message["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in calls]
+    choice = {"index": 0, "message": message, "logprobs": _logprobs(part), "finish_reason": _finish(part, bool(calls))}
+    return _whole(part, f"chatcmpl-{answer_id}", "chat.completion", choice)
+
+
+def text_completion(part: Mapping[str, Any], answer_id: str) -> dict[str, Any]:
+    """A whole answer of ``/api/generate`` as a legacy completion."""
+    choice = {**_text_fields(part), "index": 0, "logprobs": None, "finish_reason": _finish(part, False)}
+    return _whole(part, f"cmpl-{answer_id}", "text_completion", {"text": "", **choice})
+
+
+def _whole(part: Mapping[str, Any], name: str, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+    if not part.get("done", True):
+        raise UpstreamProtocolError("The provider's answer is not complete.")
+    whole = {**_head(part, name, kind), "choices": [choice]}
+    if (used := usage(part)) is not None:
+        whole["usage"] = _usage_body(used)
+    return whole
+
+
+class Stream:
+    """One streamed answer: NDJSON in, server-sent events out. ``ChatStream`` and ``TextStream`` fill in the shape."""
+
+    KIND: ClassVar[str]
+    PREFIX: ClassVar[str]
+    __slots__ = ("_answer_id", "_calls", "_head", "_include_usage", "_splitter", "done", "usage")
+
+    def __init__(self, answer_id: str, include_usage: bool) -> None:
+        self._answer_id = answer_id
+        self._include_usage = include_usage
+        self._head: dict[str, Any] = {}
+        self._calls = 0
+        self._splitter = LineSplitter()
+        self.done = False
+        """Ollama's own last line came; what follows it is ignored."""
+        self.usage: Usage | None = None
+
+    def feed(self, block: bytes) -> bytes:
+        """The events of the lines that ``block``, cut anywhere, completes; ``[DONE]`` behind Ollama's own last line.
+
+        Raises ``UpstreamProtocolError`` for an error line, a malformed one, and one beyond 16 MiB.
+        """
+        try:
+            lines = self._splitter.feed(block)
+        except ValueError as error:
+            raise UpstreamProtocolError("The provider sent a line that is too long.") from error
+        return b"".join([self._events(line) for line in lines])
+
+    def end(self) -> bytes:
+        """The events of a last line without its line feed. Raises ``UpstreamProtocolError`` if ``done`` never came."""
+        events = self._events(self._splitter.rest)
+        if not self.done:
+            raise UpstreamProtocolError("The provider's stream ended before it was complete.")
+        return events
+
+    def _events(self, line: bytes) -> bytes:
+        events = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in self.line(line)]
+        if events and self.done:
+            events.append(_DONE)
+        return b"".join(events)
+
+    def line(self, raw: bytes) -> Iterator[dict[str, Any]]:
+        """The chunks one line becomes. Raises ``UpstreamProtocolError`` for an error line and for a malformed one."""
+        if self.done or not raw or raw.isspace():
+            return
+        part = parse(raw)
+        last = bool(part.get("done"))
+        choice = self._choice(part, last)
+        if not self._head:
+            self._head = _head(part, f"{self.PREFIX}-{self._answer_id}", self.KIND)
+            yield from self._opening()
+        if choice:
+            yield self._chunk({"index": 0, **choice, "finish_reason": None})
+        if last:
+            self.done = True
+            self.usage = usage(part)
+            yield self._chunk({"index": 0, **self._end(), "finish_reason": _finish(part, self._calls > 0)})
+            if self._include_usage and self.usage is not None:
+                yield {**self._head, "choices": [], "usage": _usage_body(self.usage)}
+
+    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        chunk = {**self._head, "choices": [choice]}
+        if self._include_usage:
+            chunk["usage"] = None
+        return chunk
+
+    def _opening(self) -> Iterator[dict[str, Any]]:
+        yield from ()
+
+    def _choice(self, part: Mapping[str, Any], last: bool) -> dict[str, Any]:
+        """The content of a line; nothing for a line without any."""
+        raise NotImplementedError
+
+    def _end(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class ChatStream(Stream):
+    """``/api/chat``. Tool calls come whole, numbered on over the lines."""
+
+    KIND = "chat.completion.chunk"
+    PREFIX = "chatcmpl"
+    __slots__ = ()
+
+    def _opening(self) -> Iterator[dict[str, Any]]:
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        yield self._chunk({"index": 0, "delta": delta, "logprobs": None, "finish_reason": None})
+
+    def _choice(self, part: Mapping[str, Any], last: bool) -> dict[str, Any]:
+        if last and part.get("message") is None:
+            return {}
+        delta = _message_fields(part, self._answer_id, self._calls)
+        self._calls += len(delta.get("tool_calls", ()))
+        logprobs = _logprobs(part)
+        return {"delta": delta, "logprobs": logprobs} if delta or logprobs else {}
+
+    def _end(self) -> dict[str, Any]:
+        return {"delta": {}, "logprobs": None}
+
+
+class TextStream(Stream):
+    """``/api/generate``."""
+
+    KIND = "text_completion"
+    PREFIX = "cmpl"
+    __slots__ = ()
+
+    def _choice(self, part: Mapping[str, Any], last: bool) -> dict[str, Any]:
+        fields = _text_fields(part)
+        return {"text": "", **fields, "logprobs": None} if fields else {}
+
+    def _end(self) -> dict[str, Any]:
+        return {"text": "", "logprobs": None}
+
+
+def embeddings(part: Mapping[str, Any], base64: bool) -> dict[str, Any]:
+    """An answer of ``/api/embed`` as OpenAI's list; ``base64`` is little-endian float32, which most SDKs ask for."""
+    vectors = part.get("embeddings")
+    if not isinstance(vectors, list) or not all(isinstance(vector, list) for vector in vectors):
+        raise _malformed()
+    try:
+        data = [
+            {"object": "embedding", "index": index, "embedding": _packed(vector) if base64 else vector}
+            for index, vector in enumerate(vectors)
+        ]
+    except (struct.error, TypeError, OverflowError) as error:
+        raise _malformed() from error
+    used = _count(part.get("prompt_eval_count")) or 0
+    model = part.get("model")
+    return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": used, "total_tokens": used}}
+
+
+def _packed(vector: list[float]) -> str:
+    return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def models(tags: Any) -> list[dict[str, Any]]:
+    """An answer of ``/api/tags`` as OpenAI's model objects; what is tagged ``latest`` is known without the tag too."""
+    if not isinstance(tags, dict) or not isinstance(tags.get("models", ""), list | None):
+        raise _malformed()
+    result: list[dict[str, Any]] = []
+    for item in tags["models"] or []:
+        name = item.get("model") or item.get("name") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            raise _malformed()
+        owner = name.split("/")[-2] if "/" in name else "library"  # as Ollama's own /v1/models has it
+        for known in dict.fromkeys((name, name.removesuffix(":latest"))):
+            created = _seconds(item.get("modified_at"))
+            result.append({"id": known, "object": "model", "created": created, "owned_by": owner})
+    return result
+
+
+def usage(part: Mapping[str, Any]) -> Usage | None:
+    """Usage of a whole answer or a stream's last line; ``None`` if it says nothing."""
+    prompt, answer = _count(part.get("prompt_eval_count")), _count(part.get("eval_count"))
+    if prompt is None and answer is None:
+        return None
+    return Usage(prompt, answer, provenance="partial" if prompt is None or answer is None else "reported")
+
+
+def error_body(status: int, raw: bytes) -> bytes:
+    """An error answer of Ollama's (``{"error": "…"}``) in OpenAI's shape, its message kept."""
+    try:
+        message = _error_text(orjson.loads(raw))
+    except ValueError:
+        message = raw.decode(errors="replace").strip()[:_LONGEST_MESSAGE]
+    missing = status == 404 and "model" in message
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    error = {
+        "message": message or f"The provider answered {status}.",
+        "type": kind,
+        "param": "model" if missing else None,
+        "code": "model_not_found" if missing else None,
+    }
+    return orjson.dumps({"error": error})
+
+
+def _error_text(body: Any) -> str:
+    error = body.get("error") if isinstance(body, dict) else body
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error[:_LONGEST_MESSAGE] if isinstance(error, str) else ""
+
+
+def _malformed() -> UpstreamProtocolError:
+    return UpstreamProtocolError("The provider's answer is not what Ollama answers.")
+
+
+def _head(part: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
+    return {"id": name, "object": kind, "created": _seconds(part.get("created_at")), "model": part.get("model")}
+
+
+def _message_fields(part: Mapping[str, Any], answer_id: str, first_call: int) -> dict[str, Any]:
+    """The filled fields of ``message`` under OpenAI's names; fields we do not know keep their own."""
+    message = part.get("message")
+    if not isinstance(message, dict):
+        raise _malformed()
+    fields = {name: value for name, value in message.items() if name not in _MESSAGE and value}
+    for ours, theirs in (("content", "content"), ("reasoning_content", "thinking")):
+        if text := _text(message.get(theirs)):
+            fields[ours] = text
+    if calls := message.get("tool_calls"):
+        if not isinstance(calls, list):
+            raise _malformed()
+        fields["tool_calls"] = [_tool_call(call, answer_id, first_call + index) for index, call in enumerate(calls)]
+    return fields
+
+
+def _text_fields(part: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {"text": _text(part.get("response")), "reasoning_content": _text(part.get("thinking"))}
+    return {name: text for name, text in fields.items() if text}
+
+
+def _text(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise _malformed()
+    return value or ""
+
+
+def _tool_call(call: Any, answer_id: str, index: int) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise _malformed()
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = orjson.dumps({} if arguments is None else arguments).decode()
+    call_id = call.get("id") or f"call_{answer_id[:16]}_{index}"
+    return {"index": index, "id": call_id, "type": "function",
+            "function": {"name": function["name"], "arguments": arguments}}  # fmt: skip
+
+
+def _logprobs(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    entries = part.get("logprobs")
+    if not isinstance(entries, list):
+        return None
+    content = [{**_logprob(entry), "top_logprobs": [_logprob(e) for e in entry.get("top_logprobs") or ()]}
+               for entry in entries if isinstance(entry, dict)]  # fmt: skip
+    return {"content": content, "refusal": None}
+
+
+def _logprob(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"token": entry.get("token"), "logprob": entry.get("logprob"), "bytes": entry.get("bytes")}
+
+
+def _finish(part: Mapping[str, Any], called: bool) -> str:
+    return "tool_calls" if called else _FINISH.get(str(part.get("done_reason")), "stop")
+
+
+def _usage_body(used: Usage) -> dict[str, int]:
+    prompt, answer = used.input_tokens or 0, used.output_tokens or 0
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _seconds(moment: Any) -> int:
+    """Unix time of an RFC 3339 moment with up to nine decimals; now, where there is none (or Go's year 1)."""
+    try:
+        seconds = int(datetime.fromisoformat(moment).timestamp())
+    except (TypeError, ValueError, OverflowError):
+        seconds = -1
+    return seconds if seconds >= 0 else int(time())

@@ -1,0 +1,159 @@
+"""Ollama by its own API: chat, completions and embeddings as clients of OpenAI know them.
+
+Its native routes take what its ``/v1`` does not: ``options`` (``num_ctx`` above all), ``keep_alive``, ``think``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import attrs
+import orjson
+
+from gateway import Duration, Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
+from gateway.dialects import ollama, ollama_reply
+from gateway.errors import InvalidRequest, RouteNotFound, UpstreamRefused
+from gateway.upstream import Answer
+
+_JSON = {"content-type": "application/json"}
+_EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+_ERROR_LIMIT = 1 << 20  # bytes of an error body that are read
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    base_url: str = "http://127.0.0.1:11434"
+    """Root of the server, without ``/api``."""
+    api_key: Secret | None = None
+    """Sent as ``Authorization: Bearer`` to this origin and no other; ollama.com wants one, a server at home none."""
+    headers: Mapping[str, str | Secret] = attrs.field(factory=dict)
+    """Sent with every request; values may be secret references."""
+    timeouts: Timeouts = Timeouts(first_token=Duration(300.0))
+    """connect, first_token, idle and total. A first answer may wait for a model being loaded, hence the long limit."""
+    ca_file: str | None = None
+    """PEM file of the authorities this provider's certificate may come from; the system's by default."""
+    client_cert: str | None = None
+    """PEM file of our certificate, for servers that ask for one."""
+    client_key: str | None = None
+    """PEM file of its key."""
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    """Ollama's ``options`` where the client says nothing: ``num_ctx`` above all, whose default cuts long prompts off
+    without a word."""
+    keep_alive: str | int | None = None
+    """How long the model stays in memory where the client says nothing: ``"10m"``, or seconds; negative is for ever."""
+    models_ttl: Duration = Duration(600.0)
+    """How long the model list is kept."""
+
+
+@attrs.frozen
+class _Route:
+    """One surface: where it goes, and its translation there and back."""
+
+    path: str
+    request: Callable[..., ollama.Translated]
+    whole: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+    stream: type[ollama_reply.Stream] | None = None
+
+
+def _chat(body: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    return ollama_reply.chat_completion(part, uuid4().hex)
+
+
+def _completion(body: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    return ollama_reply.text_completion(part, uuid4().hex)
+
+
+def _embeddings(body: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    return ollama_reply.embeddings(part, body.get("encoding_format") == "base64")
+
+
+_ROUTES = {
+    "chat": _Route("/api/chat", ollama.chat_request, _chat, ollama_reply.ChatStream),
+    "completions": _Route("/api/generate", ollama.generate_request, _completion, ollama_reply.TextStream),
+    "embeddings": _Route("/api/embed", ollama.embed_request, _embeddings),
+}
+
+
+class Plugin:
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        headers: dict[str, str | Secret] = dict(settings.headers)
+        if settings.api_key is not None:
+            headers["Authorization"] = settings.api_key.prefixed("Bearer ")
+        self._settings = settings
+        self._endpoint = runtime.upstream.endpoint(
+            runtime.name,
+            settings.base_url,
+            headers=headers,
+            timeouts=settings.timeouts,
+            ca_file=settings.ca_file,
+            client_cert=settings.client_cert,
+            client_key=settings.client_key,
+        )
+
+    @hookimpl
+    async def forward(self, exchange: Exchange, target: Target) -> Reply:
+        route = _ROUTES.get(exchange.surface.name)
+        if route is None:
+            raise RouteNotFound("The ollama provider serves chat, completions and embeddings.")
+        body = (await exchange.read()).json()
+        model = target.model or exchange.model
+        if model is None:
+            raise InvalidRequest("model: is required.")
+        settings = self._settings
+        request, dropped = route.request(body, model, options=settings.options, keep_alive=settings.keep_alive)
+        answer = await self._endpoint.send(exchange, "POST", route.path, body=ollama.encode(request), headers=_JSON)
+        if answer.status >= 400:
+            raise await self._refused(answer, target)
+        exchange.dropped.extend(name for name in dropped if name not in exchange.dropped)
+        if exchange.stream and route.stream is not None:
+            stream = route.stream(uuid4().hex, _include_usage(body))
+            return Reply(200, _EVENTS, stream=_events(exchange, answer, stream), close=answer.close)
+        try:
+            part = ollama_reply.parse(await answer.read())
+        finally:
+            answer.close()
+        return Reply(200, _JSON, orjson.dumps(route.whole(body, part)), usage=ollama_reply.usage(part))
+
+    async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
+        try:
+            raw = await answer.read(_ERROR_LIMIT)
+        finally:
+            answer.close()
+        key = self._settings.api_key
+        if key is not None and key.reveal().encode() in raw:
+            raw = b""
+        after = answer.headers.get("Retry-After", "")
+        return UpstreamRefused(
+            answer.status,
+            ollama_reply.error_body(answer.status, raw),
+            _JSON,
+            target=target.name,
+            retry_after=float(after) if after.isdigit() else None,
+        )
+
+    @hookimpl
+    async def list_models(self) -> Iterable[dict[str, Any]]:
+        return ollama_reply.models(await self._endpoint.get_json("/api/tags", self._settings.models_ttl))
+
+    @hookimpl
+    async def check_health(self) -> str | None:
+        answer = await self._endpoint.send(None, "GET", "/api/version")
+        answer.close()
+        return None if answer.status < 400 else f"answered {answer.status}"
+
+
+def _include_usage(body: Mapping[str, Any]) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
+
+
+async def _events(exchange: Exchange, answer: Answer, stream: ollama_reply.Stream) -> AsyncIterator[bytes]:
+    async for block in answer.chunks():
+        if events := stream.feed(block):
+            exchange.usage = stream.usage
+            yield events
+    if events := stream.end():
+        exchange.usage = stream.usage
+        yield events
