@@ -1,0 +1,67 @@
+# Needs Python 3.11 or newer, git and make. Everything else is installed into .venv, from hash-locked files.
+#
+#   make run     start the gateway with gateway.toml (CONFIG=other.toml, ARGS="--port 9000")
+#   make test    run the tests (ARGS="tests/test_config.py -k secret")
+#   make check   lint, formatting, types
+#   make bench   CPU per request beside a textbook proxy (ARGS="--quick")
+#   make lock    resolve setup.cfg anew (ARGS="--upgrade-package aiohttp", or "--upgrade" for all)
+#   make clean   remove what the above made
+
+CONFIG ?= gateway.toml
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SHELL := /bin/bash
+
+# The first interpreter that runs and is new enough; a version manager's shim may exist and not run.
+NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	"$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+.PHONY: run test check bench lock clean
+
+run: $(VENV)/.core
+	exec $(BIN)/gateway serve --config $(CONFIG) $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench $(ARGS)
+
+# A stamp per lock file: an unchanged one costs nothing the second time.
+$(VENV)/.core: requirements.lock requirements-build.lock setup.cfg pyproject.toml $(VENV)/.made
+	$(PIP) install --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.core
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with the venv module found; set PYTHON=/path/to/python3." >&2; exit 1; }
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not Python 3.11 or newer with the venv module." >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+# Run with the oldest Python we support: what newer ones leave out is then still locked.
+COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
+	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(ARGS)
+
+lock: $(VENV)/.made
+	test -x $(VENV)/lock/bin/pip-compile || { "$(PYTHON)" -m venv $(VENV)/lock && \
+		$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install pip-tools==7.6.2; }
+	$(COMPILE) --output-file requirements.lock setup.cfg
+	$(COMPILE) --only-build-deps --build-deps-for wheel --output-file requirements-build.lock pyproject.toml
+	$(COMPILE) --extra test --extra lint --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find gateway plugins tests bench -name __pycache__ -prune -exec rm -rf {} +
