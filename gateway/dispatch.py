@@ -59,6 +59,7 @@ class Dispatcher:
     async def run(self, request: web.Request, surface: Surface, tail: str, answer: Answer | None) -> web.StreamResponse:
         """Run one exchange. ``answer`` replies instead of a provider (model lists, plugin routes)."""
         exchange = Exchange(request, surface, self._intake.read)
+        exchange.id = self._intake.new_id()
         exchange.tail = tail
         exchange.client_ip = self._intake.client_ip(request)
         guard = exchange.guard = Guard(asyncio.current_task())  # type: ignore[arg-type]
@@ -95,8 +96,6 @@ class Dispatcher:
                 if not isinstance(reply, Reply):
                     raise _HookFailed(call, f"returned {type(reply).__name__}, not a Reply")
                 return reply
-        if not exchange.id:
-            self._intake.new_id(exchange)
         return await answer(exchange)
 
     async def _hook(self, exchange: Exchange, call: Call, *args: Any) -> Any:
@@ -209,8 +208,6 @@ class Dispatcher:
         """The error as a reply in the caller's dialect."""
         headers = {"content-type": "application/json"}
         body = None
-        if not exchange.id:
-            self._intake.new_id(exchange)
         if isinstance(error, UpstreamRefused) and error.http_status == error.upstream_status:
             body = error.body
             headers = dict(error.headers)
@@ -231,8 +228,6 @@ class Dispatcher:
                     reply.close()
                 reply = await self._failed(exchange, error)
         headers = reply.headers
-        if not exchange.id:
-            self._intake.new_id(exchange)
         headers["x-request-id"] = exchange.id
         if exchange.target is not None:
             headers["x-gateway-target"] = _latin(exchange.target.name)

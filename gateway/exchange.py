@@ -142,7 +142,7 @@ class Exchange:
 
     def __init__(self, request: Any, surface: Surface, reader: Callable[[Exchange], Awaitable[Any]]) -> None:
         self.id = ""
-        """Request id, ``x-request-id`` of the reply; set by ``request_id``, else by the dispatcher."""
+        """Request id, ``x-request-id`` of the reply: unique; ``request_id`` may put the client's in its place."""
         self.request = request
         """The ``aiohttp.web.Request``. Its body belongs to the gateway: call ``read()``."""
         self.surface = surface

@@ -54,10 +54,9 @@ class Intake:
         self._prefix = os.urandom(6).hex()
         self._serial = itertools.count()
 
-    def new_id(self, exchange: Exchange) -> str:
-        """Give the exchange an id of our own, where no plugin did."""
-        exchange.id = f"{self._prefix}-{next(self._serial):x}"
-        return exchange.id
+    def new_id(self) -> str:
+        """An id no other request of this or any other process has."""
+        return f"{self._prefix}-{next(self._serial):x}"
 
     def client_ip(self, request: web.Request) -> str:
         """The peer, or what trusted proxies say of it: the right-most address that is not a trusted proxy's."""

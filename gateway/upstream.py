@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from yarl import URL
 
 from gateway import headers as header_rules
 from gateway.config import Pool, Secret, Timeouts
+from gateway.prepared import ReusedConnectionLost, Route, supported
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
 
 if TYPE_CHECKING:
@@ -32,19 +33,28 @@ _HEAD_LIMIT = 65536  # bytes per header line; providers send rate-limit and poli
 class Answer:
     """An upstream's answer: head now, body as it comes."""
 
-    __slots__ = ("_exchange", "_idle", "_name", "_response", "headers", "status")
+    __slots__ = ("_close", "_content", "_exchange", "_idle", "_name", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, exchange: Exchange | None, endpoint: Endpoint) -> None:
-        self._response = response
+    def __init__(
+        self,
+        status: int,
+        headers: CIMultiDictProxy[str],
+        content: aiohttp.StreamReader,
+        close: Callable[[], None],
+        exchange: Exchange | None,
+        endpoint: Endpoint,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self._content = content
+        self._close = close
         self._exchange = exchange
         self._idle = endpoint.timeouts.idle
         self._name = endpoint.name
-        self.status = response.status
-        self.headers: CIMultiDictProxy[str] = response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Body bytes as they arrive, undecoded. Raises ``UpstreamError`` when the answer is cut or stalls."""
-        content = self._response.content
+        content = self._content
         guard = self._exchange.guard if self._exchange is not None else None
         try:
             while True:
@@ -78,7 +88,7 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else abort it. Idempotent."""
-        self._response.close()
+        self._close()
 
     def _stalled(self) -> UpstreamError:
         return UpstreamTimeout("The provider stopped sending.", target=self._name)
@@ -104,6 +114,11 @@ class Endpoint:
         self._headers = dict(headers)
         self._urls: dict[str, URL] = {}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect or None)
+        address = URL(self._base, encoded=True)
+        self._root = address.raw_path.rstrip("/")
+        self._route = (
+            Route(upstream.session, address, tls, self._timeout, _HEAD_LIMIT) if supported() else None
+        )
 
     def url(self, path: str, query: str = "") -> URL:
         """Absolute URL of ``path`` below the base; the path is taken as encoded."""
@@ -147,34 +162,61 @@ class Endpoint:
         if guard is not None:
             guard.arm(self.timeouts.first_token, self._silent)
         began = perf_counter()
+        outgoing = self._request_headers(exchange, headers)
         try:
-            response = await self._upstream.session.request(
-                method,
-                self.url(path, query),
-                data=body,
-                headers=self._request_headers(exchange, headers),
-                allow_redirects=False,
-                timeout=self._timeout,
-                ssl=self._tls,
-            )
+            if self._route is not None and (body is None or type(body) is bytes):
+                answer = await self._prepared(exchange, method, path, query, outgoing, body)
+            else:
+                answer = await self._requested(exchange, method, path, query, outgoing, body)
         except asyncio.CancelledError:
             if guard is None or (error := guard.caught()) is None:
                 raise
             raise error from None
-        except ValueError as error:  # aiohttp refuses header values that would split the request
+        except ValueError as error:  # a header value that would split the request
             raise InvalidRequest("A request header holds characters that must not be sent on.") from error
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             raise from_upstream(error, self.name) from error
         finally:
             if guard is not None:
                 guard.disarm()
             if exchange is not None:
                 exchange.upstream_seconds += perf_counter() - began
-        answer = Answer(response, exchange, self)
         if 300 <= answer.status < 400:
             answer.close()
             raise UpstreamProtocolError("The provider answered with a redirect.", target=self.name)
         return answer
+
+    async def _prepared(
+        self, exchange: Exchange | None, method: str, path: str, query: str, headers: CIMultiDict[str], body: Any
+    ) -> Answer:
+        route = self._route
+        assert route is not None
+        target = f"{self._root}{path}?{query}" if query else self._root + path
+        try:
+            connection, message, payload = await route.call(method, target, headers, body)
+        except ReusedConnectionLost:
+            # The server may have closed the connection before it saw the request, or after: a repeat is only right
+            # where it costs tokens and changes nothing.
+            route.forget_idle()
+            if method != "GET" and (exchange is None or not exchange.surface.repeatable):
+                raise
+            connection, message, payload = await route.call(method, target, headers, body)
+        payload.on_eof(connection.release)
+        return Answer(message.code, message.headers, payload, connection.close, exchange, self)
+
+    async def _requested(
+        self, exchange: Exchange | None, method: str, path: str, query: str, headers: CIMultiDict[str], body: Any
+    ) -> Answer:
+        response = await self._upstream.session.request(
+            method,
+            self.url(path, query),
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=self._timeout,
+            ssl=self._tls,
+        )
+        return Answer(response.status, response.headers, response.content, response.close, exchange, self)
 
     async def get_json(self, path: str, ttl: float) -> Any:
         """A JSON document (model lists), kept for ``ttl`` seconds in the shared ``CachedSession``.

@@ -1,0 +1,199 @@
+"""Each hook once per exchange, on every route and in every mode; nothing after the last byte is lost."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.testing import (
+    GatewayFactory,
+    GatewayProcess,
+    RawClient,
+    Script,
+    ScriptedUpstream,
+    Truncated,
+    chat,
+    chat_stream,
+    delayed,
+    error,
+    fetch_chat,
+    silent,
+)
+
+RECORDER = '''
+import attrs
+from gateway import Reply, hookimpl
+from gateway.errors import Forbidden
+
+@attrs.frozen
+class Settings:
+    file: str
+
+class Plugin:
+    def __init__(self, settings, runtime):
+        self.file, self.name = settings.file, runtime.name
+
+    def note(self, exchange, hook):
+        with open(self.file, "a") as out:
+            out.write(f"{exchange.id} {self.name} {hook} {exchange.outcome} {exchange.status}\\n")
+
+    @hookimpl
+    def on_request(self, exchange):
+        self.note(exchange, "on_request")
+        wish = exchange.headers.get("x-app")
+        if self.name == "inner" and wish == "short":
+            return Reply(200, {"content-type": "application/json"}, b"{}")
+        if self.name == "inner" and wish == "refuse":
+            raise Forbidden("no")
+        if self.name == "inner" and wish == "break":
+            raise KeyError("secret detail")
+        if self.name == "inner" and wish == "garbage":
+            return 42
+
+    @hookimpl
+    async def on_reply(self, exchange, reply):
+        self.note(exchange, "on_reply")
+        if self.name == "inner" and exchange.headers.get("x-app") == "late":
+            raise ValueError("late")
+
+    @hookimpl
+    def on_error(self, exchange, error):
+        self.note(exchange, "on_error")
+
+    @hookimpl
+    async def on_finish(self, exchange):
+        if self.name == "inner" and exchange.headers.get("x-app") == "observer":
+            self.note(exchange, "on_finish")
+            raise RuntimeError("an observer broke")
+        self.note(exchange, "on_finish")
+'''
+
+CONFIG = """
+[plugins]
+folders = ["$folder"]
+chain = ["outer", "inner"]
+[plugins.outer]
+file = "$log"
+[plugins.inner]
+file = "$log"
+[providers.up]
+type = "openai_compat"
+base_url = "$upstream/v1"
+timeouts = { first_token = "1s", idle = "1s" }
+[models.m]
+targets = [{ provider = "up" }]
+"""
+
+
+class Recorder:
+    """A gateway whose chain is two plugins that write down every call."""
+
+    def __init__(self, tmp_path: Path, start: GatewayFactory) -> None:
+        self._log = tmp_path / "calls.log"
+        self._log.touch()
+        for name in ("outer", "inner"):
+            (tmp_path / f"{name}.py").write_text(RECORDER)
+        self._folder = tmp_path
+        self._start = start
+
+    def start(self, upstream: ScriptedUpstream) -> GatewayProcess:
+        return self._start(CONFIG, folder=str(self._folder), log=str(self._log), upstream=upstream.url)
+
+    def calls(self) -> list[str]:
+        return [" ".join(line.split()[1:3]) for line in self._log.read_text().splitlines()]
+
+    def endings(self) -> set[tuple[str, str]]:
+        lines = [line.split() for line in self._log.read_text().splitlines()]
+        return {(line[3], line[4]) for line in lines if line[2] == "on_finish"}
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, gateway_server: GatewayFactory) -> Recorder:
+    return Recorder(tmp_path, gateway_server)
+
+
+ALL = ["outer on_request", "inner on_request", "inner on_reply", "outer on_reply", "inner on_finish", "outer on_finish"]
+FAILED = [*ALL[:2], "outer on_error", "inner on_error", *ALL[2:]]
+
+
+@pytest.mark.parametrize(
+    ("wish", "script", "stream", "status", "calls", "ending"),
+    [
+        ("whole", chat("hi"), False, 200, ALL, ("ok", "200")),
+        ("streamed", chat_stream(3), True, 200, ALL, ("ok", "200")),
+        ("short", chat("hi"), False, 200, ALL, ("ok", "200")),
+        ("refuse", chat("hi"), False, 403, FAILED, ("refused", "403")),
+        ("break", chat("hi"), False, 500, FAILED, ("failed", "500")),
+        ("garbage", chat("hi"), False, 500, FAILED, ("failed", "500")),
+        ("down", error(500), False, 500, FAILED, ("upstream_failed", "500")),
+        ("silent", silent, False, 504, FAILED, ("upstream_failed", "504")),
+    ],
+)
+async def test_r19_every_hook_runs_once(
+    recorder: Recorder, wish: str, script: Script, stream: bool, status: int, calls: list[str], ending: tuple[str, str]
+) -> None:
+    async with ScriptedUpstream(script) as upstream:
+        gateway = recorder.start(upstream)
+        gateway.checked = False  # broken hooks are logged with their traceback
+        reply = await fetch_chat(gateway.url, "m", headers={"x-app": wish}, **({"stream": True} if stream else {}))
+        assert reply.status == status
+        assert b"secret detail" not in reply.body
+        assert len(upstream.calls) == (0 if wish in ("short", "refuse", "break", "garbage") else 1)
+    await settled(recorder, len(calls))
+    assert recorder.calls() == calls
+    assert recorder.endings() == {ending}
+
+
+async def test_r19_a_reply_hook_that_breaks_refuses_and_the_rest_still_run(recorder: Recorder) -> None:
+    async with ScriptedUpstream(chat("hi")) as upstream:
+        gateway = recorder.start(upstream)
+        gateway.checked = False
+        reply = await fetch_chat(gateway.url, "m", headers={"x-app": "late"})
+        assert reply.status == 500
+    await settled(recorder, 8)
+    assert sorted(recorder.calls()) == sorted(FAILED)
+
+
+async def test_r19_a_failing_observer_harms_nobody(recorder: Recorder) -> None:
+    async with ScriptedUpstream(chat("hi")) as upstream:
+        gateway = recorder.start(upstream)
+        gateway.checked = False
+        reply = await fetch_chat(gateway.url, "m", headers={"x-app": "observer"})
+        assert reply.status == 200
+    await settled(recorder, 6)
+    assert recorder.calls() == ALL
+
+
+@pytest.mark.parametrize("script", [delayed(5, chat("late")), chat_stream(200, pause=0.05)], ids=["waiting", "streaming"])
+async def test_r19_hooks_finish_once_when_the_client_is_gone(recorder: Recorder, script: Script) -> None:
+    async with ScriptedUpstream(script) as upstream:
+        gateway = recorder.start(upstream)
+        async with RawClient(gateway.url) as client:
+            await client.chat("m", stream=True)
+            await upstream.wait_calls()
+            await asyncio.sleep(0.3)
+        await upstream.wait_aborted(within=1.0)
+        await asyncio.sleep(0.3)
+    calls = recorder.calls()
+    assert calls[:2] == ALL[:2] and calls[-2:] == ALL[-2:]
+    assert len(calls) == len(set(calls))
+    assert {outcome for outcome, _ in recorder.endings()} == {"client_gone"}
+
+
+async def test_r28_a_stream_that_breaks_is_counted_as_failed(recorder: Recorder) -> None:
+    async with ScriptedUpstream(chat_stream(3, after=2, ending="reset")) as upstream:
+        gateway = recorder.start(upstream)
+        with pytest.raises(Truncated) as cut:
+            await fetch_chat(gateway.url, "m", stream=True)
+        assert b'"error"' in cut.value.received and b"[DONE]" not in cut.value.received
+    await settled(recorder, 6)
+    assert recorder.calls() == ALL
+    assert recorder.endings() == {("upstream_failed", "200")}
+
+
+async def settled(recorder: Recorder, count: int) -> None:
+    """on_finish runs after the last byte: the client may be here first."""
+    for _ in range(100):
+        if len(recorder.calls()) >= count:
+            return
+        await asyncio.sleep(0.02)
