@@ -2,7 +2,7 @@
 
 Facts: Ollama's OpenAPI document and its own OpenAI converter (``openai/openai.go``). Two choices differ from that one:
 an absent ``temperature`` or ``top_p`` stays absent, so that the model's own default holds (it forces 1.0), and the
-parts of a message stay one message. Answers are in ``ollama_reply``.
+parts of a message stay one message. Answers are in ``ollama_reply`` and ``ollama_embed``.
 
 Each function returns the request and the names of what it could not carry. What would change the question itself (a
 file, an image known only by its address) is refused with ``InvalidRequest`` instead.
@@ -85,7 +85,7 @@ def embed_request(
 ) -> Translated:
     """An Embeddings request → ``/api/embed``. Raises ``InvalidRequest``, also for token ids.
 
-    ``encoding_format`` is not the provider's affair: the answer is encoded by ``ollama_reply.embeddings``.
+    ``encoding_format`` is not the provider's affair: the answer is encoded by ``ollama_embed``.
     """
     texts = embeddings.get("input")
     if not isinstance(texts, str) and not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):

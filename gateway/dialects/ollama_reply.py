@@ -1,4 +1,4 @@
-"""Ollama's own wire format, the way back: answers of the same three routes → OpenAI's shapes.
+"""Ollama's own wire format, the way back: answers of ``/api/chat`` and ``/api/generate`` → OpenAI's.
 
 ``thinking`` becomes ``reasoning_content``, the name most clients read (DeepSeek's, llama.cpp's). Ollama leaves counts
 of zero out, and older servers the count of a prompt found in their cache: the client is told 0 there, our own ``Usage``
@@ -7,8 +7,6 @@ says ``None``. Requests are in ``ollama``.
 
 from __future__ import annotations
 
-import struct
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from time import time
@@ -33,7 +31,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise UpstreamProtocolError("The provider's answer is not valid JSON.") from error
     if not isinstance(part, dict):
-        raise _malformed()
+        raise malformed()
     if "error" in part:
         raise UpstreamProtocolError(f"The provider reported an error: {_error_text(part)}")
     return part
@@ -182,36 +180,15 @@ class TextStream(Stream):
         return {"text": "", "logprobs": None}
 
 
-def embeddings(part: Mapping[str, Any], base64: bool) -> dict[str, Any]:
-    """An answer of ``/api/embed`` as OpenAI's list; ``base64`` is little-endian float32, which most SDKs ask for."""
-    vectors = part.get("embeddings")
-    if not isinstance(vectors, list) or not all(isinstance(vector, list) for vector in vectors):
-        raise _malformed()
-    try:
-        data = [
-            {"object": "embedding", "index": index, "embedding": _packed(vector) if base64 else vector}
-            for index, vector in enumerate(vectors)
-        ]
-    except (struct.error, TypeError, OverflowError) as error:
-        raise _malformed() from error
-    used = _count(part.get("prompt_eval_count")) or 0
-    model = part.get("model")
-    return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": used, "total_tokens": used}}
-
-
-def _packed(vector: list[float]) -> str:
-    return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-
-
 def models(tags: Any) -> list[dict[str, Any]]:
     """An answer of ``/api/tags`` as OpenAI's model objects; what is tagged ``latest`` is known without the tag too."""
     if not isinstance(tags, dict) or not isinstance(tags.get("models", ""), list | None):
-        raise _malformed()
+        raise malformed()
     result: list[dict[str, Any]] = []
     for item in tags["models"] or []:
         name = item.get("model") or item.get("name") if isinstance(item, dict) else None
         if not isinstance(name, str):
-            raise _malformed()
+            raise malformed()
         owner = name.split("/")[-2] if "/" in name else "library"  # as Ollama's own /v1/models has it
         for known in dict.fromkeys((name, name.removesuffix(":latest"))):
             created = _seconds(item.get("modified_at"))
@@ -221,7 +198,7 @@ def models(tags: Any) -> list[dict[str, Any]]:
 
 def usage(part: Mapping[str, Any]) -> Usage | None:
     """Usage of a whole answer or a stream's last line; ``None`` if it says nothing."""
-    prompt, answer = _count(part.get("prompt_eval_count")), _count(part.get("eval_count"))
+    prompt, answer = count(part.get("prompt_eval_count")), count(part.get("eval_count"))
     if prompt is None and answer is None:
         return None
     return Usage(prompt, answer, provenance="partial" if prompt is None or answer is None else "reported")
@@ -251,7 +228,8 @@ def _error_text(body: Any) -> str:
     return error[:_LONGEST_MESSAGE] if isinstance(error, str) else ""
 
 
-def _malformed() -> UpstreamProtocolError:
+def malformed() -> UpstreamProtocolError:
+    """The error for JSON that is not what the route answers."""
     return UpstreamProtocolError("The provider's answer is not what Ollama answers.")
 
 
@@ -263,14 +241,14 @@ def _message_fields(part: Mapping[str, Any], answer_id: str, first_call: int) ->
     """The filled fields of ``message`` under OpenAI's names; fields we do not know keep their own."""
     message = part.get("message")
     if not isinstance(message, dict):
-        raise _malformed()
+        raise malformed()
     fields = {name: value for name, value in message.items() if name not in _MESSAGE and value}
     for ours, theirs in (("content", "content"), ("reasoning_content", "thinking")):
         if text := _text(message.get(theirs)):
             fields[ours] = text
     if calls := message.get("tool_calls"):
         if not isinstance(calls, list):
-            raise _malformed()
+            raise malformed()
         fields["tool_calls"] = [_tool_call(call, answer_id, first_call + index) for index, call in enumerate(calls)]
     return fields
 
@@ -282,14 +260,14 @@ def _text_fields(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if value is not None and not isinstance(value, str):
-        raise _malformed()
+        raise malformed()
     return value or ""
 
 
 def _tool_call(call: Any, answer_id: str, index: int) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise _malformed()
+        raise malformed()
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
         arguments = orjson.dumps({} if arguments is None else arguments).decode()
@@ -320,7 +298,8 @@ def _usage_body(used: Usage) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
-def _count(value: Any) -> int | None:
+def count(value: Any) -> int | None:
+    """A number of tokens; ``None`` if it is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 

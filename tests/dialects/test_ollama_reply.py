@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import struct
 import tracemalloc
 from collections.abc import Iterable
 from typing import Any
@@ -82,12 +80,6 @@ def test_golden_stream(what: str, document: Any) -> None:
     events = stream.feed(lines) + stream.end()
     assert chunks_of(events) == document["expected"]
     assert stream.done
-
-
-@cases(["embed_reply"])
-def test_golden_embeddings(what: str, document: Any) -> None:
-    encoded = isinstance(document["expected"]["data"][0]["embedding"], str)
-    assert ollama_reply.embeddings(document["input"], encoded) == document["expected"]
 
 
 @cases(["models"])
@@ -253,26 +245,6 @@ def test_a_whole_answer_must_be_done() -> None:
         ollama_reply.chat_completion({"message": {"content": "x"}, "done": False}, ID)
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
-def test_base64_embeddings_are_little_endian_float32(vector: list[float]) -> None:
-    data = ollama_reply.embeddings({"model": "e", "embeddings": [vector]}, True)["data"]
-    packed = base64.b64decode(data[0]["embedding"])
-    assert list(struct.unpack(f"<{len(packed) // 4}f", packed)) == vector
-
-
-@pytest.mark.parametrize("vectors", [None, {}, "x", [1], [["a"]], [[None]], [[1e300]], [{"a": 1}, []]])
-def test_malformed_embeddings_are_refused(vectors: Any) -> None:
-    with pytest.raises(UpstreamProtocolError):
-        ollama_reply.embeddings({"embeddings": vectors}, True)
-
-
-def test_embeddings_as_numbers_pass_as_they_are() -> None:
-    part = {"model": "e", "embeddings": [[1e300, -0.1]], "prompt_eval_count": 2}
-    assert ollama_reply.embeddings(part, False)["data"][0]["embedding"] == [1e300, -0.1]
-    with pytest.raises(UpstreamProtocolError):
-        ollama_reply.embeddings({"embeddings": ["x"]}, False)
-
-
 def test_a_malformed_model_list_is_refused() -> None:
     malformed: list[Any] = [
         {"models": [{"size": 1}]},
@@ -313,19 +285,17 @@ def test_a_moment_that_is_none_becomes_now(moment: Any) -> None:
     assert ollama_reply.chat_completion(part, ID)["created"] > 1_700_000_000
 
 
-@cases([*WHOLE, *STREAMS, "embed_reply", "models"])
+@cases([*WHOLE, *STREAMS, "models"])
 def test_the_official_sdk_s_types_accept_it(what: str, document: Any) -> None:
     pytest.importorskip("openai", reason="the openai SDK is not installed")
-    from openai.types import Completion, CreateEmbeddingResponse, Model
+    from openai.types import Completion, Model
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
     types: dict[str, Any] = {
         "chat_reply": ChatCompletion, "chat_stream": ChatCompletionChunk, "generate_reply": Completion,
-        "generate_stream": Completion, "embed_reply": CreateEmbeddingResponse, "models": Model,
+        "generate_stream": Completion, "models": Model,
     }  # fmt: skip
     expected = document["expected"]
-    if what == "embed_reply" and isinstance(expected["data"][0]["embedding"], str):
-        pytest.skip("the type describes decoded embeddings only")
     for item in expected if isinstance(expected, list) else [expected]:
         if what == "generate_stream":
             # The SDK has one type for whole completions and chunks, and requires a finish_reason in it.
