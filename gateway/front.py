@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
@@ -21,6 +22,10 @@ from gateway.errors import GatewayError, InternalError, InvalidRequest, render_b
 HEAD_LIMIT = 15.0
 """Seconds a connection may take for a complete request head."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
+_VERSIONS = (HttpVersion10, HttpVersion11)
 
 
 class HeadTooLarge(InvalidRequest):
@@ -43,10 +48,10 @@ class UnsupportedVersion(InvalidRequest):
 
 
 def misframed(message: RawRequestMessage) -> InvalidRequest | None:
-    """What is wrong with a request head that aiohttp accepts and other servers read differently; ``None`` if nothing."""
-    if message.version > HttpVersion11:
+    """What is wrong with a request head that aiohttp takes and other servers read differently; ``None`` if nothing."""
+    if message.version not in _VERSIONS:
         return UnsupportedVersion("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
-    if not message.path.startswith("/") and not (message.path == "*" and message.method == "OPTIONS"):
+    if not message.path.startswith("/"):
         return InvalidRequest("The request target must be a path.")
     headers = message.headers
     coding = headers.get("Transfer-Encoding")
@@ -119,11 +124,24 @@ def refusal(error: GatewayError, request_id: str = "") -> web.Response:
     return response
 
 
+def _well_framed(handler: Handler) -> Handler:
+    """``handler`` for requests that every server reads alike; asked before any route is looked for."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        wrong = misframed(request._message)
+        if wrong is None:
+            return await handler(request)
+        request._version = HttpVersion11  # the answer's status line would repeat the client's
+        return refusal(wrong)
+
+    return handle
+
+
 class Front(web.Server):
     """Makes ``Connection``s, and closes those whose request head does not come."""
 
-    def __init__(self, handler: Any, *, max_per_peer: int = 0, **kwargs: Any) -> None:
-        super().__init__(handler, **kwargs)
+    def __init__(self, handler: Handler, *, max_per_peer: int = 0, **kwargs: Any) -> None:
+        super().__init__(_well_framed(handler), **kwargs)
         self.max_per_peer = max_per_peer
         self.peers: Counter[str] = Counter()
 

@@ -19,7 +19,7 @@ from gateway import health, plugins
 from gateway.dispatch import Answer, Dispatcher
 from gateway.errors import ConfigError, RouteNotFound, UpgradeRequired
 from gateway.exchange import Exchange, Reply, Surface
-from gateway.front import Front, misframed, refusal
+from gateway.front import Front
 from gateway.routing import Router
 from gateway.upstream import Upstream
 from gateway.watchdog import Watchdog
@@ -69,7 +69,9 @@ class Generation:
 class Server:
     """The gateway in one process: two listeners, one generation."""
 
-    def __init__(self, config_path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, config_path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None
+    ) -> None:
         self._path = config_path
         self._environ = environ
         self._overrides = dict(overrides or {})
@@ -166,9 +168,6 @@ class Server:
         """The handler of one route: what is decided here is decided once."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            wrong = misframed(request._message)
-            if wrong is not None:
-                return refusal(wrong)
             assert self._generation is not None
             return await self._generation.dispatcher.run(request, surface, raw_tail(request), answer)
 
@@ -176,13 +175,13 @@ class Server:
 
     def _static(self, text: bytes) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            return misframed_or(request, web.Response(body=text, headers={"server": "hookgate"}))
+            return web.Response(body=text, headers={"server": "hookgate"})
 
         return handle
 
     async def _ready(self, request: web.Request) -> web.StreamResponse:
         status, text = (503, b"stopping\n") if self.stopping else (200, b"ok\n")
-        return misframed_or(request, web.Response(status=status, body=text, headers={"server": "hookgate"}))
+        return web.Response(status=status, body=text, headers={"server": "hookgate"})
 
     async def _nowhere(self, exchange: Exchange) -> Reply:
         raise RouteNotFound("There is nothing at this path.")
@@ -244,11 +243,6 @@ async def _no_early_continue(request: web.Request) -> None:
     """``100 Continue`` is sent when the body is wanted, not before the key has been looked at."""
 
 
-def misframed_or(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    wrong = misframed(request._message)
-    return response if wrong is None else refusal(wrong)
-
-
 def raw_tail(request: web.Request) -> str:
     """What ``{tail}`` stands for, percent-encoded as sent: aiohttp's own ``match_info`` is decoded."""
     tail = request.match_info.get("tail")
@@ -281,7 +275,9 @@ def _upgrade_or(answer: Answer) -> Answer:
 
 def _demand_c_parser() -> None:
     if HttpRequestParser is HttpRequestParserPy:
-        raise ConfigError(["aiohttp runs without its C extensions; its pure Python parser is not safe in front of clients."])
+        raise ConfigError(
+            ["aiohttp runs without its C extensions; its pure Python parser is not safe in front of clients."]
+        )
 
 
 async def serve(config_path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> None:
