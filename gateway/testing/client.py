@@ -141,6 +141,18 @@ class RawClient:
                 return rest
         return rest
 
+    async def read_some(self) -> bytes:
+        """Bytes as they are, ``b""`` when the connection has ended."""
+        async with asyncio.timeout(self.timeout):
+            try:
+                return await self._reader.read(65536)
+            except ConnectionError:
+                return b""
+
+    def finish(self) -> None:
+        """FIN for what is sent; answers can still be read."""
+        self._writer.write_eof()
+
     def leave(self) -> None:
         """FIN."""
         self._writer.close()

@@ -47,7 +47,6 @@ class GatewayProcess:
         self._arguments = arguments
         self._environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         self._environment |= {
-            "GATEWAY__SERVER__PORT": str(self.port),
             "GATEWAY__ADMIN__PORT": str(self.admin_port),
             "PYTHONPATH": str(_PACKAGE_ROOT),
             "PYTHONWARNINGS": "default::ResourceWarning",
@@ -83,7 +82,17 @@ class GatewayProcess:
 
     def launch(self) -> None:
         """Start the process and do not wait for it."""
-        command = [sys.executable, "-m", "gateway", "serve", "--config", str(self.config_path), *self._arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "gateway",
+            "serve",
+            "--config",
+            str(self.config_path),
+            "--port",
+            str(self.port),
+        ]
+        command += self._arguments
         with open(self.folder / "stdout", "wb") as out, open(self.folder / "stderr", "wb") as err:
             self._process = subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=out, stderr=err)
 
@@ -94,6 +103,7 @@ class GatewayProcess:
         while not self._alive():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
+                self.checked = False
                 raise RuntimeError(f"the gateway did not start\n{self.stdout}\n{self.stderr}")
             time.sleep(0.02)
         return self

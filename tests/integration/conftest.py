@@ -30,6 +30,12 @@ default_provider = "stub"
 [plugins]
 chain = [$chain]
 
+[plugins.rate_limit]
+requests_per_minute = 10_000_000
+
+[admin]
+port = $admin
+
 [keys.alice]
 sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"
 
@@ -55,7 +61,9 @@ class Door:
     def client(self, *, source: str | None = None) -> RawClient:
         return RawClient(self.url, host=self.host, source=source)
 
-    async def fetch(self, target: str, method: str = "GET", headers: Headers = (), body: bytes | None = None) -> Response:
+    async def fetch(
+        self, target: str, method: str = "GET", headers: Headers = (), body: bytes | None = None
+    ) -> Response:
         """One request with alice's key."""
         fields = [("Authorization", f"Bearer {KEY}"), *pairs(headers)]
         return await fetch(self.url + target, method, fields, body, host=self.host)
@@ -71,8 +79,10 @@ def provider_port() -> int:
 
 @pytest.fixture(scope="module")
 def gateway(shared_gateway_server: GatewayFactory, provider_port: int) -> GatewayProcess:
-    chain = '"request_id", "logging", "metrics", "auth", "rate_limit", "cache"'
-    return shared_gateway_server(CONFIG, env={"STUB_KEY": SECRET}, port=str(provider_port), chain=chain)
+    chain = '"request_id", "logging", "metrics", "auth", "rate_limit"'
+    return shared_gateway_server(
+        CONFIG, env={"STUB_KEY": SECRET}, port=str(provider_port), chain=chain, admin=str(free_ports(1)[0])
+    )
 
 
 @pytest.fixture
