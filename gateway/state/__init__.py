@@ -1,0 +1,1 @@
+"""What outlives one exchange: the response cache, counters, ledgers."""

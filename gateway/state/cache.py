@@ -1,0 +1,115 @@
+"""The response cache's entries, and the tier that keeps them in memory.
+
+Both tiers are storage classes of aiohttp-client-cache under keys and a serialisation of our own: its own serialisation
+is pickle, and unpickling runs code of whoever can write the file.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from struct import Struct
+from typing import Any
+
+import attrs
+import orjson
+from aiohttp_client_cache.backends.base import DictCache
+
+OVERHEAD = 1024
+"""Bytes an entry costs beside its body: key, headers, objects (measured: 0.9 KiB)."""
+_MAGIC = b"HGR1"
+_FRAME = Struct(">4sII")  # magic, CRC-32 of all that follows, length of the JSON head; then the head, then the body
+
+
+@attrs.frozen
+class Entry:
+    """A complete answer, as the client got it. Times are seconds since the epoch."""
+
+    stored: float
+    expires: float
+    headers: dict[str, str]
+    body: bytes
+    streamed: bool
+    """The body is an event stream and is replayed as one."""
+    usage: tuple[Any, ...] | None = None
+    """The fields of ``gateway.exchange.Usage``, in order."""
+    dropped: tuple[str, ...] = ()
+    """What the translation for this answer could not carry (``x-gateway-dropped``)."""
+
+    @property
+    def size(self) -> int:
+        """Bytes it counts for in a bounded tier."""
+        return len(self.body) + OVERHEAD
+
+    def is_fresh(self, now: float) -> bool:
+        """Neither expired nor, after the clock was set back, from the future."""
+        return self.stored <= now < self.expires
+
+
+class Codec:
+    """Entry ↔ bytes: a checked frame, a JSON head, the body as it is. Has the methods ``BaseCache`` wants."""
+
+    @staticmethod
+    def dumps(entry: Entry) -> bytes:
+        head = orjson.dumps([entry.stored, entry.expires, entry.headers, entry.streamed, entry.usage, entry.dropped])
+        check = zlib.crc32(entry.body, zlib.crc32(head))
+        return b"".join((_FRAME.pack(_MAGIC, check, len(head)), head, entry.body))
+
+    @staticmethod
+    def loads(raw: bytes) -> Entry:
+        """Raises ``ValueError`` for anything that ``dumps`` of this version did not write."""
+        magic, check, length = _FRAME.unpack(raw[: _FRAME.size]) if len(raw) > _FRAME.size else (b"", 0, 0)
+        if magic != _MAGIC or zlib.crc32(memoryview(raw)[_FRAME.size :]) != check:
+            raise ValueError("not a cache entry, or a damaged one")
+        start = _FRAME.size + length
+        stored, expires, headers, streamed, usage, dropped = orjson.loads(raw[_FRAME.size : start])
+        return Entry(
+            stored, expires, headers, raw[start:], streamed, None if usage is None else tuple(usage), tuple(dropped)
+        )
+
+
+class MemoryTier(DictCache):
+    """Entries in memory, bounded by bytes; the least recently used go first."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(serializer=Codec)
+        self.data: OrderedDict[str, Entry] = OrderedDict()
+        self.limit = limit
+        self.used = 0
+
+    def lookup(self, key: str, now: float) -> Entry | None:
+        """The entry if it is fresh; one that is not is removed. Not a coroutine: a hit costs a dict look-up."""
+        entry = self.data.get(key)
+        if entry is None:
+            return None
+        if not entry.is_fresh(now):
+            del self[key]
+            return None
+        self.data.move_to_end(key)
+        return entry
+
+    def __setitem__(self, key: str, entry: Entry) -> None:
+        if key in self.data:
+            del self[key]
+        if entry.size > self.limit:
+            return
+        self.data[key] = entry
+        self.used += entry.size
+        while self.used > self.limit:
+            del self[next(iter(self.data))]
+
+    def __delitem__(self, key: str) -> None:
+        self.used -= self.data.pop(key).size
+
+    # BaseCache's way in: the library's own versions would pass the accounting by.
+
+    async def write(self, key: str, item: Any) -> None:
+        self[key] = item
+
+    async def delete(self, key: str) -> None:
+        if key in self.data:
+            del self[key]
+
+    async def clear(self) -> None:  # type: ignore[override]  # as in the library
+        self.data.clear()
+        self.used = 0

@@ -1,0 +1,290 @@
+"""Answers again what was answered before: complete replies, from memory, in front of an optional SQLite file.
+
+What a client can ask for is ``Cache-Control`` (RFC 9111 section 5.2.1) and no field of the body: the body goes to the
+provider unchanged, and providers refuse fields they do not know.
+
+===================  =============================================================================================
+``no-store``         neither looked up nor stored
+``no-cache``         not looked up; a new answer is stored
+``max-age=N``        cache this request, whatever its temperature; accept answers up to N seconds old
+``only-if-cached``   as ``max-age``, of any age; 504 instead of calling a provider
+===================  =============================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from fnmatch import translate
+from functools import lru_cache
+from hashlib import sha256
+from math import inf
+from typing import Literal, cast
+
+import attrs
+from multidict import CIMultiDictProxy, istr
+
+from gateway import Duration, Exchange, Reply, Runtime, Size, Usage, hookimpl
+from gateway.dialects.complete import is_complete
+from gateway.errors import RequestRejected
+from gateway.state.cache import Entry, MemoryTier
+from gateway.state.cache_file import FileTier
+
+MAX_REQUEST = 1 << 20
+"""Bytes of the longest request that is cached: hashing it takes 0.5 ms of the event loop."""
+NO_SAMPLING = frozenset({"embeddings", "moderations", "rerank"})
+"""Surfaces whose answers do not depend on chance, and which know no ``temperature``."""
+KEPT_HEADERS = ("content-type", "openai-version")
+"""What is replayed; the rest of a reply's headers tells of one call (ids, rate limits, timings)."""
+# Request headers a provider gets that can change its answer. Credentials are the gateway's own.
+_HEADERS = tuple(
+    istr(name)
+    for name in ("accept", "accept-language", "anthropic-beta", "anthropic-version", "content-type", "openai-beta")
+)
+_CACHE_CONTROL = istr("cache-control")
+_NOTE = "cache"
+_PIECE = 1 << 16  # bytes of a replayed stream written at once: between two, the client's reading speed counts
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    ttl: Duration = attrs.field(default=Duration(3600.0), validator=attrs.validators.gt(Duration(0.0)))
+    """How long an answer is used."""
+    scope: Literal["key", "global"] = attrs.field(default="key", validator=attrs.validators.in_(("key", "global")))
+    """``key``: nobody gets an answer made for another key. ``global``: all keys share; ``x-gateway-cache`` and the
+    speed of the answer then tell a caller whether somebody else asked the same."""
+    models: tuple[str, ...] = ("*",)
+    """Globs of the models, by the names clients send, whose answers are cached at all."""
+    always: bool = False
+    """Cache whatever the temperature. Otherwise only what has ``temperature`` 0, what involves no sampling (embeddings,
+    moderations, rerank), and what a client asks for by ``Cache-Control: max-age=N``."""
+    memory: Size = attrs.field(default=Size(64 << 20), validator=attrs.validators.ge(Size(0)))
+    """Bytes of answers kept in memory; the least recently used go first."""
+    max_entry: Size = attrs.field(
+        default=Size(1 << 20),
+        validator=attrs.validators.and_(attrs.validators.gt(Size(0)), attrs.validators.le(Size(8 << 20))),
+    )
+    """Bytes of the largest answer that is kept; at most 8 MiB."""
+    path: str = ""
+    """SQLite file behind the memory, so that answers outlive a restart; empty: memory only. It holds answers in clear
+    text and is created for its owner only."""
+    disk: Size = attrs.field(default=Size(1 << 30), validator=attrs.validators.ge(Size(1 << 20)))
+    """Bytes of the file; what expires first goes first."""
+
+
+class NotCached(RequestRejected):
+    """``only-if-cached``, and there is no such answer (RFC 9111 section 5.2.1.7)."""
+
+    status = 504
+    code = "not_cached"
+
+
+@attrs.frozen
+class Wish:
+    """What a request's ``Cache-Control`` asks for."""
+
+    store: bool = True
+    read: bool = True
+    only_cached: bool = False
+    max_age: float = inf
+    """Seconds."""
+    asked: bool = False
+    """The client wants this cached although the rules would not."""
+
+
+_NO_WISH = Wish()
+
+
+@lru_cache(maxsize=256)
+def parse_cache_control(value: str) -> Wish:
+    """Read the header. Unknown directives are ignored; of two equal ones the first counts, and an age that is no number
+    is 0 (RFC 9111 section 4.2.1)."""
+    given: dict[str, str] = {}
+    for item in value.split(","):
+        name, _, argument = item.partition("=")
+        given.setdefault(name.strip().lower(), argument.strip().strip('"'))
+    age = given.get("max-age")
+    max_age = inf if age is None else float(age) if re.fullmatch("[0-9]+", age) else 0.0
+    only_cached = "only-if-cached" in given
+    return Wish(
+        store="no-store" not in given,
+        read="no-store" not in given and "no-cache" not in given,
+        only_cached=only_cached,
+        max_age=max_age,
+        asked=only_cached or (age is not None and max_age > 0),
+    )
+
+
+def digest(fields: Iterable[str], body: bytes) -> str:
+    """SHA-256 over the fields, each behind its length, and the body: different input never encodes alike.
+
+    The body counts byte for byte. The same JSON written in another way is another request; telling that two texts mean
+    the same to every provider is not ours to do.
+    """
+    # surrogatepass: aiohttp decodes headers with surrogateescape, and every byte must count.
+    hashed = sha256("".join([f"{len(field)}:{field}" for field in fields]).encode("utf-8", "surrogatepass"))
+    hashed.update(b"|")  # no digit: the fields end here
+    hashed.update(body)
+    return hashed.hexdigest()
+
+
+class Recording:
+    """An answer on its way to the client, kept until it is known to be complete. Too long, it is let go."""
+
+    __slots__ = ("_limit", "_parts", "_size", "headers", "key", "streamed")
+
+    def __init__(self, key: str, limit: int) -> None:
+        self.key = key
+        self.headers: dict[str, str] = {}
+        self.streamed = False
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size <= self._limit:
+            self._parts.append(chunk)
+        else:
+            self._parts.clear()
+
+    @property
+    def body(self) -> bytes | None:
+        return b"".join(self._parts) if self._size <= self._limit else None
+
+
+class Plugin:
+    def __init__(self, settings: Settings, runtime: Runtime, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._models = re.compile("|".join(translate(pattern) for pattern in settings.models) or "(?!)")
+        self._memory = MemoryTier(settings.memory)
+        self._file = FileTier(settings.path, settings.disk, clock) if settings.path else None
+        config = runtime.config
+        # An answer belongs to the providers and routes it came by: where they change, so do all keys.
+        routes = repr((config.default_provider, config.providers, config.models))
+        self._realm = digest([settings.scope, routes], b"")
+
+    @hookimpl
+    async def on_startup(self, runtime: Runtime) -> None:
+        if self._file is not None:
+            await self._file.open()
+            runtime.spawn(self._file.run(), "cache file")
+
+    @hookimpl
+    async def on_shutdown(self) -> None:
+        if self._file is not None:
+            await self._file.close()
+
+    @hookimpl
+    async def on_request(self, exchange: Exchange) -> Reply | None:
+        if not exchange.surface.cacheable or exchange.method != "POST":
+            return None
+        headers = cast("CIMultiDictProxy[str]", exchange.headers)
+        asked = headers.getall(_CACHE_CONTROL, None)
+        wish = _NO_WISH if asked is None else parse_cache_control(",".join(asked))
+        if not (wish.store and await self._is_eligible(exchange, wish)):
+            exchange.cache = "bypass"
+        else:
+            key = self._key(exchange, headers)
+            now = self._clock()
+            entry = await self._find(key, now) if wish.read else None
+            if entry is not None and now - entry.stored <= wish.max_age:
+                return _replay(exchange, entry, now)
+            exchange.cache = "miss"
+            exchange.notes[_NOTE] = Recording(key, self._settings.max_entry)
+        if wish.only_cached:
+            raise NotCached("This answer is not in the cache.")
+        return None
+
+    async def _is_eligible(self, exchange: Exchange, wish: Wish) -> bool:
+        payload = await exchange.read()
+        if payload.raw is None or len(payload.raw) > MAX_REQUEST or self._models.match(exchange.model or "") is None:
+            return False
+        if wish.asked or self._settings.always or exchange.surface.name in NO_SAMPLING:
+            return True
+        temperature = payload.get("temperature")
+        return temperature == 0 and temperature is not False
+
+    def _key(self, exchange: Exchange, headers: CIMultiDictProxy[str]) -> str:
+        fields = [
+            self._realm, exchange.surface.name, exchange.path, exchange.query, exchange.model or "",
+            "stream" if exchange.stream else "whole",
+        ]  # fmt: skip
+        if self._settings.scope == "key":
+            # Nobody is not a principal whose name is empty.
+            fields += ("nobody",) if exchange.principal is None else ("key", exchange.principal.name)
+        for name in _HEADERS:
+            values: Sequence[str] = headers.getall(name, ())
+            fields.append(str(len(values)))
+            fields += values
+        return digest(fields, exchange.payload.raw)
+
+    async def _find(self, key: str, now: float) -> Entry | None:
+        entry = self._memory.lookup(key, now)
+        if entry is None and self._file is not None:
+            entry = await self._file.read(key)
+            if entry is None or not entry.is_fresh(now):
+                return None
+            self._memory[key] = entry
+        return entry
+
+    @hookimpl
+    def on_reply(self, exchange: Exchange, reply: Reply) -> None:
+        recording: Recording | None = exchange.notes.get(_NOTE)
+        if recording is None:
+            return
+        recording.streamed = reply.headers.get("content-type", "").startswith("text/event-stream")
+        if (
+            reply.status != 200
+            or recording.streamed != exchange.stream  # not what was asked for; the next answer may be
+            or reply.headers.get("content-encoding", "identity") != "identity"  # completeness cannot be read
+        ):
+            del exchange.notes[_NOTE]
+            return
+        recording.headers = {name: reply.headers[name] for name in KEPT_HEADERS if name in reply.headers}
+        if reply.body is None:
+            reply.taps.append(recording.add)
+        else:
+            # As it is now: a replay passes the on_reply hooks still to come once more.
+            recording.add(reply.body)
+
+    @hookimpl
+    def on_finish(self, exchange: Exchange) -> None:
+        recording: Recording | None = exchange.notes.pop(_NOTE, None)
+        if recording is None or exchange.outcome != "ok" or exchange.status != 200:
+            return
+        body = recording.body
+        if body is None or not is_complete(exchange.surface.name, body, recording.streamed):
+            return
+        now = self._clock()
+        entry = Entry(
+            stored=now,
+            expires=now + self._settings.ttl,
+            headers=recording.headers,
+            body=body,
+            streamed=recording.streamed,
+            usage=None if exchange.usage is None else attrs.astuple(exchange.usage),
+            dropped=tuple(exchange.dropped),
+        )
+        self._memory[recording.key] = entry
+        if self._file is not None:
+            self._file.offer(recording.key, entry)
+
+
+def _replay(exchange: Exchange, entry: Entry, now: float) -> Reply:
+    exchange.cache = "hit"
+    exchange.dropped += entry.dropped
+    usage = None if entry.usage is None else Usage(*entry.usage)
+    # What the answer cost when it was made; nobody was called now, so exchange.target is None.
+    exchange.usage = usage
+    headers: Mapping[str, str] = {**entry.headers, "age": str(int(now - entry.stored))}
+    if entry.streamed:
+        return Reply(200, headers, stream=_pieces(entry.body), usage=usage)
+    return Reply(200, headers, entry.body, usage=usage)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
