@@ -53,14 +53,13 @@ class Histogram:
 class Series:
     """What is counted per surface, model and target."""
 
-    __slots__ = ("duration", "first_byte", "overhead", "requests", "tokens")
+    __slots__ = ("duration", "first_byte", "requests", "tokens")
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[int, str]] = Counter()
         """By status and outcome."""
         self.duration = Histogram(SECONDS)
         self.first_byte = Histogram(SECONDS)
-        self.overhead = Histogram(OVERHEAD)
         self.tokens: list[int] | None = None
         """In the order of ``_KINDS``; ``None`` while no usage was known."""
 
@@ -102,6 +101,7 @@ class Plugin:
         self._models = Labels(config.models, settings.max_models)
         self._targets = Labels([*config.providers, *(target.name for target in targets)], settings.max_models)
         self._series: dict[tuple[str, str, str], Series] = {}
+        self._overhead: dict[str, Histogram] = {}
         self._errors: Counter[str] = Counter()
         self._cache: Counter[str] = Counter()
         self._in_flight = 0
@@ -127,7 +127,8 @@ class Plugin:
         series.duration.add(finished - started)
         if first_byte:
             series.first_byte.add(first_byte - started)
-            series.overhead.add(max(0.0, first_byte - started - exchange.upstream_seconds))
+            overhead = self._overhead.get(exchange.surface.name) or self._overhead_of(exchange.surface.name)
+            overhead.add(max(0.0, first_byte - started - exchange.upstream_seconds))
         if exchange.usage is not None:
             series.use(exchange.usage)
         if exchange.cache is not None:
@@ -148,6 +149,9 @@ class Plugin:
         if series is None:
             series = self._series[key] = Series()
         return series
+
+    def _overhead_of(self, surface: str) -> Histogram:
+        return self._overhead.setdefault(surface, Histogram(OVERHEAD))
 
     async def scrape(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -191,13 +195,19 @@ class Plugin:
         for name, attribute, text in (
             ("request_duration", "duration", "From the request's head to the answer's last byte."),
             ("time_to_first_byte", "first_byte", "From the request's head to the answer's first byte."),
-            ("overhead", "overhead", "Time to the first byte that was not spent waiting for a provider."),
         ):
             family = HistogramMetricFamily(f"hookgate_{name}_seconds", text, labels=["surface", "model", "target"])
             for key, series in list(self._series.items()):
                 histogram: Histogram = getattr(series, attribute)
                 _add(family, key, histogram.bounds, histogram.counts, histogram.sum)
             yield family
+        overhead = HistogramMetricFamily(
+            "hookgate_overhead_seconds", "Time to the first byte that was not spent waiting for a provider.",
+            labels=["surface"],
+        )  # fmt: skip
+        for surface, histogram in list(self._overhead.items()):
+            _add(overhead, (surface,), histogram.bounds, histogram.counts, histogram.sum)
+        yield overhead
 
     def _tokens(self) -> Counter[tuple[str, str, str]]:
         sums: Counter[tuple[str, str, str]] = Counter()

@@ -1,0 +1,277 @@
+"""What a scrape says, that its size has a bound, and that it is found on the admin listener only."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+
+from gateway import Target, Usage
+from gateway.errors import InternalError, Unauthenticated, UpstreamRefused, UpstreamTimeout
+from gateway.plugins import HookStats
+from gateway.testing import (
+    GatewayFactory,
+    GatewayProcess,
+    Metrics,
+    RawClient,
+    ScriptedUpstream,
+    chat,
+    error,
+    fetch,
+    fetch_chat,
+    silent,
+)
+from gateway_plugins.middleware import metrics
+from tests.support.exchanges import CANARIES, disguises, finished_exchange, make_exchange, make_runtime
+
+CONFIGURED = SimpleNamespace(
+    models={"gpt-4o": SimpleNamespace(targets=(Target("openai", "gpt-4o"), Target("azure", "gpt-4o")))},
+    providers={"openai": None, "azure": None},
+)
+
+
+class Observed:
+    """The plugin with a registry, as the core starts it."""
+
+    def __init__(self, **settings: int) -> None:
+        upstream = SimpleNamespace(stats=lambda: {"acquired": 3, "idle": 2, "limit": 1000})
+        self.runtime = make_runtime(config=CONFIGURED, upstream=upstream, hook_stats=HookStats())
+        self.plugin = metrics.Plugin(metrics.Settings(**settings), self.runtime)
+        self.plugin.on_startup(self.runtime)
+
+    def finish(self, **facts: Any) -> None:
+        self.plugin.on_finish(finished_exchange(**facts))
+
+    @property
+    def text(self) -> str:
+        return generate_latest(self.runtime.registry).decode()
+
+    def value(self, name: str, **labels: str) -> float:
+        return Metrics(self.text).value(name, **labels)
+
+    def labels(self, name: str, label: str) -> set[str]:
+        return {sample.labels[label] for sample in Metrics(self.text).samples if sample.name == name}
+
+
+@pytest.fixture
+def observed() -> Observed:
+    return Observed()
+
+
+def test_an_exchange_is_counted_under_its_labels(observed: Observed) -> None:
+    observed.finish()
+    observed.finish(outcome="client_gone", error=asyncio.CancelledError())
+    labels = {"surface": "chat", "model": "gpt-4o", "target": "openai/gpt-4o", "status": "200"}
+    assert observed.value("hookgate_requests_total", **labels, outcome="ok") == 1
+    assert observed.value("hookgate_requests_total", **labels, outcome="client_gone") == 1
+    assert observed.value("hookgate_errors_total") == 0
+
+
+def test_times_fall_into_cumulative_buckets(observed: Observed) -> None:
+    observed.finish()
+    name = "hookgate_request_duration_seconds"
+    assert observed.value(f"{name}_bucket", le="0.01") == 0
+    assert observed.value(f"{name}_bucket", le="0.025") == 1
+    assert observed.value(f"{name}_bucket", le="+Inf") == 1
+    assert observed.value(f"{name}_count") == 1
+    assert observed.value(f"{name}_sum") == pytest.approx(0.020)
+    assert observed.value("hookgate_time_to_first_byte_seconds_sum") == pytest.approx(0.010)
+    assert observed.value("hookgate_overhead_seconds_sum") == pytest.approx(0.001)
+
+
+def test_without_a_first_byte_there_is_no_time_to_it(observed: Observed) -> None:
+    observed.finish(first_byte=0.0, status=0, outcome="client_gone")
+    assert observed.value("hookgate_time_to_first_byte_seconds_count") == 0
+    assert observed.value("hookgate_overhead_seconds_count") == 0
+    assert observed.value("hookgate_requests_total", status="0") == 1
+
+
+def test_tokens_are_summed_by_kind(observed: Observed) -> None:
+    observed.finish(usage=Usage(10, 20, cached_tokens=4, reasoning_tokens=5))
+    observed.finish(usage=Usage(1, None))
+    observed.finish(usage=None)
+    counted = {
+        kind: observed.value("hookgate_tokens_total", kind=kind)
+        for kind in observed.labels("hookgate_tokens_total", "kind")
+    }
+    assert counted == {"input": 11, "output": 20, "cached": 4, "reasoning": 5}
+
+
+def test_unknown_usage_is_no_series_of_zeros(observed: Observed) -> None:
+    observed.finish(usage=None)
+    assert observed.labels("hookgate_tokens_total", "kind") == set()
+
+
+def test_cache_states_and_error_codes_are_counted(observed: Observed) -> None:
+    observed.finish(cache="hit")
+    observed.finish(cache=None, outcome="refused", error=Unauthenticated())
+    observed.finish(outcome="upstream_failed", error=UpstreamTimeout("slow"))
+    observed.finish(outcome="failed", error=InternalError())
+    observed.finish(outcome="failed", error=KeyError("x"))
+    assert observed.value("hookgate_cache_total", state="hit") == 1
+    assert observed.value("hookgate_errors_total", code="invalid_api_key") == 1
+    assert observed.value("hookgate_errors_total", code="upstream_timeout") == 1
+    assert observed.value("hookgate_errors_total", code="internal_error") == 2
+
+
+def test_in_flight_goes_up_and_down_and_never_below_zero(observed: Observed) -> None:
+    exchanges = [make_exchange() for _ in range(3)]
+    for exchange in exchanges:
+        observed.plugin.on_request(exchange)
+    assert observed.value("hookgate_in_flight") == 3
+    for exchange in exchanges:
+        observed.plugin.on_finish(exchange)
+    observed.plugin.on_finish(make_exchange())  # refused by a plugin before ours
+    assert observed.value("hookgate_in_flight") == 0
+
+
+def test_ten_thousand_model_names_stay_within_the_bound() -> None:
+    observed = Observed(max_models=50)
+    names = [f"model-{random.getrandbits(64):x}" for _ in range(10_000)]
+    for name in names:
+        observed.finish(model=name, target=Target("openai", name))
+    labels = observed.labels("hookgate_requests_total", "model")
+    assert labels == {*names[:50], "other"}
+    assert len(observed.labels("hookgate_requests_total", "target")) == 51
+    assert observed.value("hookgate_requests_total") == 10_000
+    observed.finish()
+    assert observed.value("hookgate_requests_total", model="gpt-4o", target="openai/gpt-4o") == 1
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"outcome": "refused", "status": 403, "target": None},
+        {"outcome": "upstream_failed", "status": 502},
+        {"outcome": "ok", "status": 404},
+        {"outcome": "client_gone"},
+    ],
+)
+def test_only_a_successful_answer_makes_a_name_a_label(observed: Observed, facts: dict[str, Any]) -> None:
+    observed.finish(model="guess", **{"target": Target("openai", "guess")} | facts)
+    assert observed.labels("hookgate_requests_total", "model") == {"other"}
+    assert observed.labels("hookgate_requests_total", "target") <= {"", "openai"}
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=()), max_size=200))
+def test_r60_no_model_name_can_break_the_scrape(name: str) -> None:
+    observed = Observed()
+    observed.finish(model=name, target=Target("openai", name))
+    assert observed.value("hookgate_requests_total") == 1
+    assert all(line.isprintable() for line in observed.text.split("\n"))
+
+
+def test_r58_nothing_a_client_or_upstream_said_is_exposed(observed: Observed) -> None:
+    key, prompt, header, body = CANARIES
+    exchange = finished_exchange(
+        {"Authorization": f"Bearer {key}", "X-App": header}, query=f"key={key}", model=prompt, status=400,
+        outcome="upstream_failed", error=UpstreamRefused(400, body.encode(), {"x-app": body}), notes={"mine": prompt},
+    )  # fmt: skip
+    observed.plugin.on_request(exchange)
+    observed.plugin.on_finish(exchange)
+    for secret in CANARIES:
+        assert not [form for form in disguises(secret) if form in observed.text.encode()]
+
+
+def test_hooks_pool_and_process_are_there(observed: Observed) -> None:
+    stat = observed.runtime.hook_stats.stat("auth", "on_request")
+    stat.add(0.0005)
+    stat.add(2.0)
+    labels = {"plugin": "auth", "hook": "on_request"}
+    assert observed.value("hookgate_hook_duration_seconds_count", **labels) == 2
+    assert observed.value("hookgate_hook_duration_seconds_bucket", **labels, le="0.001") == 1
+    assert observed.value("hookgate_hook_duration_seconds_sum", **labels) == pytest.approx(2.0005)
+    assert observed.value("hookgate_upstream_connections", state="acquired") == 3
+    assert observed.value("process_resident_memory_bytes") > 1_000_000
+    assert observed.value("process_open_fds") > 0
+    assert observed.value("process_cpu_seconds_total") > 0
+
+
+async def test_the_route_speaks_both_formats(observed: Observed) -> None:
+    observed.finish()
+    application = web.Application()
+    application.add_routes(observed.runtime.admin_routes)
+    async with TestServer(application) as server, ClientSession() as session:
+        async with session.get(server.make_url("/metrics")) as plain:
+            assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert Metrics(await plain.text()).value("hookgate_requests_total") == 1
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        async with session.get(server.make_url("/metrics"), headers=accept) as modern:
+            assert modern.headers["content-type"].startswith("application/openmetrics-text")
+            assert "hookgate_requests" in [family.name for family in parse_openmetrics(await modern.text())]  # type: ignore[no-untyped-call]
+
+
+async def test_a_scrape_while_series_are_added_is_whole() -> None:
+    observed = Observed(max_models=10_000)
+    scrape = asyncio.get_running_loop().run_in_executor(None, lambda: [observed.text for _ in range(5)])
+    added = 0
+    while not scrape.done():
+        if added < 300:
+            observed.finish(model=f"m{added}", status=200 + added % 100)
+            added += 1
+        await asyncio.sleep(0)
+    for text in await scrape:
+        assert Metrics(text).value("hookgate_in_flight") == 0
+
+
+CONFIG = """
+[plugins]
+chain = ["request_id", "logging", "metrics"]
+
+[providers.stub]
+type = "openai_compat"
+base_url = "$upstream/v1"
+
+[models.m]
+targets = [{ provider = "stub" }]
+"""
+
+
+@pytest.fixture
+def gateway(gateway_server: GatewayFactory, upstream: ScriptedUpstream) -> GatewayProcess:
+    return gateway_server(CONFIG, upstream=upstream.url)
+
+
+@pytest.fixture
+async def upstream() -> Any:
+    async with ScriptedUpstream(chat("hello")) as scripted:
+        yield scripted
+
+
+async def test_a_real_gateway_counts_and_shows_it_on_the_admin_listener_only(
+    gateway: GatewayProcess, upstream: ScriptedUpstream
+) -> None:
+    assert (await fetch_chat(gateway.url, "m")).status == 200
+    upstream.script = error(429)
+    assert (await fetch_chat(gateway.url, "m")).status == 429
+    upstream.script = silent
+    async with RawClient(gateway.url) as client:
+        await client.chat("m")
+        await upstream.wait_calls(3)
+        assert (await gateway.metrics()).value("hookgate_in_flight") == 1
+        client.leave()
+        await upstream.wait_aborted()
+    scraped = await gateway.metrics()
+    assert (
+        scraped.value("hookgate_requests_total", surface="chat", model="m", target="stub", status="200", outcome="ok")
+        == 1
+    )
+    assert scraped.value("hookgate_requests_total", model="m", status="429", outcome="upstream_failed") == 1
+    assert scraped.value("hookgate_requests_total", model="m", status="0", outcome="client_gone") == 1
+    assert scraped.value("hookgate_errors_total", code="upstream_refused") == 1
+    assert scraped.value("hookgate_in_flight") == 0
+    assert scraped.value("hookgate_tokens_total", kind="input") > 0
+    assert scraped.value("hookgate_hook_duration_seconds_count", plugin="request_id", hook="on_request") >= 3
+    assert scraped.value("hookgate_upstream_connections", state="limit") == 1000
+    public = await fetch(f"{gateway.url}/metrics", "GET")
+    assert public.status == 404
+    assert b"hookgate_" not in public.body
