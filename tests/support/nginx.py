@@ -7,49 +7,37 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from string import Template
 
 from gateway.testing import free_ports
-from tests.support.programs import needs_program
+from tests.support.programs import ROOT, needs_program
 
 HOST = "gateway.example.com"
 """The server name nginx answers to here; any other ``Host`` is refused."""
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
-CONFIG = Template("""
-worker_processes 1;
-pid nginx.pid;
-events { worker_connections 1024; }
-http {
-    access_log off;
-    client_body_temp_path client_body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-    server_tokens off;
-    client_max_body_size 64m;
-    client_header_timeout 15s;
-    client_body_timeout 60s;
-    upstream gateway { server 127.0.0.1:$gateway_port; keepalive 1; keepalive_timeout 60s; }
-    server { listen 127.0.0.1:$port default_server; server_name _; return 444; }
-    server {
-        listen 127.0.0.1:$port;
-        server_name $host;
-        location / {
-            proxy_pass http://gateway;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $$host;
-            proxy_set_header X-Forwarded-For $$remote_addr;
-            proxy_set_header Cookie "";
-            proxy_set_header Proxy-Authorization "";
-            proxy_buffering off;
-            proxy_read_timeout 3600s;
-            proxy_next_upstream error timeout;
-            proxy_ignore_client_abort off;
-        }
-$locations
-    }
-}
-""")
+_TEMPORARY_PATHS = " ".join(f"{name}_temp_path {name};" for name in _TEMPORARY)
+_DEPLOYED = ROOT / "deploy/nginx.conf"
+_GATEWAY_LOCATION = "        location / {\n            proxy_pass"
+
+
+def render(port: int, gateway_port: int, *, locations: str = "") -> str:
+    """The file we deploy, with ports and paths of a test in it; ``locations`` is added to its server block."""
+    text = _DEPLOYED.read_text()
+    for deployed, tested in (
+        ("worker_processes auto;", "worker_processes 1;"),
+        ("pid /run/nginx.pid;", "pid nginx.pid;"),
+        ("access_log /var/log/nginx/access.log", "access_log access.log"),
+        ("http {", f"http {{ {_TEMPORARY_PATHS}"),
+        ("listen 80", f"listen 127.0.0.1:{port}"),
+        ("server_name gateway.example.com;", f"server_name {HOST};"),
+        ("server 127.0.0.1:8080;", f"server 127.0.0.1:{gateway_port};"),
+        ("keepalive 64;", "keepalive 1;"),  # what one request leaves on the connection, the next one meets
+        (_GATEWAY_LOCATION, f"{locations}\n{_GATEWAY_LOCATION}"),
+    ):
+        if deployed not in text:
+            raise ValueError(f"{_DEPLOYED.name} no longer has {deployed!r}")
+        text = text.replace(deployed, tested)
+    return text
 
 
 class Nginx:
@@ -58,7 +46,7 @@ class Nginx:
     def __init__(self, folder: Path, gateway_port: int, *, locations: str = "") -> None:
         self.folder = folder
         (self.port,) = free_ports(1)
-        self.config = CONFIG.substitute(port=self.port, gateway_port=gateway_port, host=HOST, locations=locations)
+        self.config = render(self.port, gateway_port, locations=locations)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
