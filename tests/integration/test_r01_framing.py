@@ -11,7 +11,7 @@ from gateway.testing import Call, RawClient, ScriptedUpstream, Truncated, chat
 from tests.integration.conftest import KEY, Door
 from tests.integration.corpus import ACCEPTED, BODY, CORPUS, REFUSED, Payload
 
-ERRORS = ([b"400"], [b"405"], [b"501"], [b"505"])
+ERRORS = ([b"400"], [b"405"], [b"421"], [b"501"], [b"505"])
 CANARIES = 13  # per payload and way in: over the corpus more than 1,000 each
 
 
@@ -40,7 +40,7 @@ def _is_error(answer: bytes) -> bool:
     """One error, in JSON and without a version number where it is ours; or nothing at all."""
     statuses = re.findall(rb"HTTP/\d\.\d (\d\d\d) ", answer)
     # nginx answers what it takes for HTTP/0.9 without a head.
-    bare = answer == b"" or answer.startswith(b"<html>")
+    bare = answer == b"" or answer.startswith(b'{"error":')
     return (bare or statuses in ERRORS) and b"aiohttp" not in answer
 
 
