@@ -43,7 +43,7 @@ _READ = {
 
 
 def chat_request(
-    chat: Mapping[str, Any], model: str, *, options: Mapping[str, Any] = {}, keep_alive: str | int | None = None
+    chat: Mapping[str, Any], model: str, *, options: Mapping[str, Any] = {}, keep_alive: str | None = None
 ) -> Translated:
     """A Chat Completions request → ``/api/chat``. ``options`` and ``keep_alive`` hold where the client says nothing.
 
@@ -63,7 +63,7 @@ def chat_request(
 
 
 def generate_request(
-    completion: Mapping[str, Any], model: str, *, options: Mapping[str, Any] = {}, keep_alive: str | int | None = None
+    completion: Mapping[str, Any], model: str, *, options: Mapping[str, Any] = {}, keep_alive: str | None = None
 ) -> Translated:
     """A legacy Completions request → ``/api/generate``. Raises ``InvalidRequest``."""
     prompt = completion.get("prompt", "")
@@ -81,7 +81,7 @@ def generate_request(
 
 
 def embed_request(
-    embeddings: Mapping[str, Any], model: str, *, options: Mapping[str, Any] = {}, keep_alive: str | int | None = None
+    embeddings: Mapping[str, Any], model: str, *, options: Mapping[str, Any] = {}, keep_alive: str | None = None
 ) -> Translated:
     """An Embeddings request → ``/api/embed``. Raises ``InvalidRequest``, also for token ids.
 
@@ -116,7 +116,7 @@ def _common(
     request: dict[str, Any],
     body: Mapping[str, Any],
     options: Mapping[str, Any],
-    keep_alive: str | int | None,
+    keep_alive: str | None,
     dropped: Dropped,
 ) -> None:
     """What chat and completions share: sampling options, output format, thinking, ``stream``."""
@@ -134,7 +134,7 @@ def _common(
     _defaults(request, chosen, keep_alive)
 
 
-def _defaults(request: dict[str, Any], options: Mapping[str, Any], keep_alive: str | int | None) -> None:
+def _defaults(request: dict[str, Any], options: Mapping[str, Any], keep_alive: str | None) -> None:
     if options:
         request["options"] = options
     if keep_alive is not None:

@@ -6,6 +6,7 @@ Its native routes take what its ``/v1`` does not: ``options`` (``num_ctx`` above
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -23,6 +24,19 @@ _EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 _STEPS = 32  # vectors translated at a time: 2 ms at 1,024 dimensions
 _Result = TypeVar("_Result")
 _ERROR_LIMIT = 1 << 20  # bytes of an error body that are read
+_GO_DURATION = re.compile(r"0|-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+")
+
+
+def _is_go_duration(_: object, attribute: object, value: str) -> None:
+    if not _GO_DURATION.fullmatch(value):
+        raise ValueError('expected a time as Ollama spells it: "10m", "1h30m", "0", "-1m".')
+
+
+@attrs.frozen(kw_only=True)
+class PatientTimeouts(Timeouts):
+    """As elsewhere, but the first token may wait for a model being loaded, and a whole answer for its last one."""
+
+    first_token: Duration = Duration(300.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -33,8 +47,8 @@ class Settings:
     """Sent as ``Authorization: Bearer`` to this origin and no other; ollama.com wants one, a server at home none."""
     headers: Mapping[str, str | Secret] = attrs.field(factory=dict)
     """Sent with every request; values may be secret references."""
-    timeouts: Timeouts = Timeouts(first_token=Duration(300.0))
-    """connect, first_token, idle and total. A first answer may wait for a model being loaded, hence the long limit."""
+    timeouts: PatientTimeouts = PatientTimeouts()
+    """connect, first_token, idle and total."""
     ca_file: str | None = None
     """PEM file of the authorities this provider's certificate may come from; the system's by default."""
     client_cert: str | None = None
@@ -44,8 +58,9 @@ class Settings:
     options: Mapping[str, Any] = attrs.field(factory=dict)
     """Ollama's ``options`` where the client says nothing: ``num_ctx`` above all, whose default cuts long prompts off
     without a word."""
-    keep_alive: str | int | None = None
-    """How long the model stays in memory where the client says nothing: ``"10m"``, or seconds; negative is for ever."""
+    keep_alive: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_go_duration))
+    """How long the model stays in memory where the client says nothing: ``"10m"``, ``"1h30m"``; ``"0"`` unloads it at
+    once, a negative time never."""
     models_ttl: Duration = Duration(600.0)
     """How long the model list is kept."""
 

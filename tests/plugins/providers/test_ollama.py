@@ -27,6 +27,7 @@ from gateway.testing import (
     stream,
     whole,
 )
+from gateway_plugins.providers.ollama import Settings
 from tests.support import golden
 from tests.support.recordings import Recordings
 
@@ -201,6 +202,12 @@ async def test_a_cached_prompt_is_not_counted_as_empty(
     assert await spy.last() == ["ok", [None, 4, "partial"]]
 
 
+async def test_a_last_line_without_its_line_feed(gateway: GatewayProcess, ollama: ScriptedUpstream, spy: Spy) -> None:
+    ollama.script = stream([b"".join(lines(part(content="Hi"), part() | COUNTS)).rstrip()], headers=NDJSON)
+    assert (await events(gateway))[-1] == b"data: [DONE]\n\n"
+    assert await spy.last() == ["ok", [26, 4, "reported"]]
+
+
 async def test_r32_each_line_is_sent_on_as_it_comes(gateway: GatewayProcess, ollama: ScriptedUpstream) -> None:
     seen = asyncio.Event()
 
@@ -369,6 +376,22 @@ async def test_token_ids_are_refused(gateway: GatewayProcess, ollama: ScriptedUp
     reply = await post(gateway, "/v1/embeddings", input=[[1, 2, 3]])
     assert reply.status == 400
     assert "token ids" in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize("time", ["10m", "1h30m", "0", "-1m", "1.5h", "300s"])
+def test_keep_alive_is_a_time_as_ollama_reads_it(time: str) -> None:
+    assert Settings(keep_alive=time).keep_alive == time
+
+
+@pytest.mark.parametrize("time", ["", "10", "-1", "10 m", "1d", "forever"])
+def test_another_keep_alive_is_noticed_at_start(time: str) -> None:
+    with pytest.raises(ValueError, match="as Ollama spells it"):
+        Settings(keep_alive=time)
+
+
+def test_a_model_may_take_its_time_to_load_whatever_else_is_set() -> None:
+    assert Settings().timeouts.first_token == 300
+    assert Settings().timeouts.connect == 5
 
 
 def script_for(**answers: Any) -> Script:
