@@ -84,14 +84,16 @@ class Rows(SQLiteCache):
                     break
             await self.bulk_delete(doomed)
 
-    async def close(self) -> None:
-        await super().close()  # type: ignore[no-untyped-call]
+    def stop(self) -> asyncio.Future[Any] | None:
+        """Have the connection closed and its thread ended, by that thread, behind what it still has to do.
 
-    def abandon(self) -> None:
-        """Let the connection's thread end by itself: the interpreter waits for it, so it must be told."""
-        if self._connection is not None:
-            self._connection.stop()
-            self._connection = None  # type: ignore[assignment]  # as the library does
+        The library's ``close`` waits for a thread that hangs even when it is cancelled.
+        """
+        connection: aiosqlite.Connection | None = self._connection
+        self._connection = None  # type: ignore[assignment]  # as the library does
+        if connection is None or connection._connection is None:
+            return None  # never opened: its thread has not begun, or has ended with the failure
+        return connection.stop()
 
     async def _fetch(self, statement: str, *values: Any) -> list[Any]:
         return list(await self._connection.execute_fetchall(statement, values))
@@ -174,7 +176,7 @@ class FileTier:
             await self._wake.wait()
             self._wake.clear()
             async with self._writing:
-                await self._close_stale()
+                await asyncio.gather(*self._stop_stale())
                 if self._writer is None and self._queue and self._clock() >= self._retry_at:
                     await self.open()
                 await self._write_queue()
@@ -185,12 +187,11 @@ class FileTier:
             async with asyncio.timeout(_STOP), self._writing:
                 await self._write_queue()
                 self._detach(float("inf"))
-                await self._close_stale()
+                await asyncio.gather(*self._stop_stale())
         except TimeoutError:
             log.warning("cache file %s: stopped before everything was written", self._path)
             self._detach(float("inf"))
-            for rows in self._stale:
-                rows.abandon()
+            self._stop_stale()
 
     async def _write_queue(self) -> None:
         while self._queue:
@@ -242,13 +243,10 @@ class FileTier:
             self._damage_told = True
             log.warning("cache file %s: %s", self._path, error)
 
-    async def _close_stale(self) -> None:
-        while self._stale:
-            rows = self._stale.pop()
-            try:
-                await rows.close()
-            except _FAILURES as error:
-                log.debug("cache file %s: %r on closing", self._path, error)
+    def _stop_stale(self) -> list[asyncio.Future[Any]]:
+        ending = [rows.stop() for rows in self._stale]
+        self._stale.clear()
+        return [future for future in ending if future is not None]
 
 
 def _create_private(path: str) -> tuple[int, int]:
