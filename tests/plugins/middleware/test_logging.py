@@ -31,6 +31,7 @@ from gateway.testing import (
     error,
     fetch,
     fetch_chat,
+    free_ports,
     silent,
 )
 from gateway_plugins.middleware import logging
@@ -434,6 +435,17 @@ async def test_r60_a_real_gateway_writes_one_line_per_exchange_however_it_ends(
     assert streamed["target"] == "stub"
     for secret in CANARIES:
         assert not [form for form in disguises(secret) if form in (gateway.stdout + gateway.stderr).encode()]
+
+
+async def test_r60_a_dead_upstream_costs_at_most_two_lines_a_request(gateway_server: GatewayFactory) -> None:
+    (nobody,) = free_ports(1)
+    gateway = gateway_server(CONFIG, upstream=f"http://127.0.0.1:{nobody}")
+    before = (gateway.stdout + gateway.stderr).count("\n")
+    for _ in range(100):
+        assert (await fetch_chat(gateway.url, "m")).status == 502
+    await gateway.stop()
+    assert len(gateway.log_lines()) == 100
+    assert (gateway.stdout + gateway.stderr).count("\n") - before <= 200
 
 
 async def test_a_real_gateway_answers_and_stops_while_nobody_reads_its_stdout(
