@@ -112,6 +112,10 @@ class Payload:
 
     def edited(self, **fields: bytes) -> bytes:
         """``raw`` with top-level fields replaced, or added in front; every other byte as it was. Values are JSON."""
+        return b"".join(self.pieces(**fields))
+
+    def pieces(self, **fields: bytes) -> list[bytes | memoryview]:
+        """What ``edited`` joins: a long body that is sent piece by piece is not copied (0.4 ms for each MB)."""
         edits: list[tuple[int, int, bytes]] = []
         added = b""
         for name, value in fields.items():
@@ -123,13 +127,13 @@ class Payload:
             start = self.raw.index(b"{") + 1
             is_empty = not (self._fields if self._tree is None else self._tree)
             edits.append((start, start, added[:-1] if is_empty else added))
-        raw = memoryview(self.raw)  # each byte of a long body is copied once, by the join
+        raw = memoryview(self.raw)
         pieces: list[bytes | memoryview] = []
         position = 0
         for start, end, value in sorted(edits):
             pieces += (raw[position:start], value)
             position = end
-        return b"".join([*pieces, raw[position:]])
+        return [*pieces, raw[position:]]
 
     def _spans(self, name: str) -> list[tuple[int, int]]:
         """Where the values of a top-level field are."""
