@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 import attrs
 
 from gateway import environment
-from gateway.document import Document
+from gateway.document import Document, dotted
 from gateway.secret import Secret, is_reference
 from gateway.settings import (
     DEFAULT_CHAIN,
@@ -28,6 +28,7 @@ from gateway.settings import (
     Timeouts,
 )
 from gateway.structure import did_you_mean
+from gateway.toml_lines import KeyPath
 from gateway.units import Duration, Size
 
 __all__ = [
@@ -68,26 +69,13 @@ def load(path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | 
     environment.apply(document)
     for name, value in (overrides or {}).items():
         document.set(("server", name), value, f"--{name}")
-    _refuse_later_versions(document)
     config = _structure(document)
+    _refuse_later_versions(document)
     _check_listeners(document, config)
     _check_keys(document, config)
-    _check_chain(document, config)
-    _check_providers(document, config)
-    _check_models(document, config)
+    _check_names(document)
+    _check_values(document, config)
     return config, document
-
-
-def _refuse_later_versions(document: Document) -> None:
-    for name, why in _LATER_STATE.items():
-        if document.table("state").get(name):
-            document.problem(("state", name), f"state.{name} is not supported yet: {why}.")
-    for name, key in document.table("keys").items():
-        if isinstance(key, dict) and key.get("budget"):
-            document.problem(("keys", name, "budget"), "budget is not supported yet: money is not counted.")
-    workers = document.table("server").get("workers")
-    if isinstance(workers, int) and workers > 1:
-        document.problem(("server", "workers"), "workers > 1 is not supported yet: limits would count per process.")
 
 
 def _structure(document: Document) -> Config:
@@ -105,7 +93,7 @@ def _structure(document: Document) -> Config:
     return config
 
 
-def _entries(document: Document, name: str, tables: Any, cls: type) -> dict[str, Any]:
+def _entries(document: Document, name: str, tables: Any, cls: type[Any]) -> dict[str, Any]:
     """The tables below ``[name]``, without those that are broken."""
     if not isinstance(tables, dict):
         document.problem((name,), f"{name}: expected a table.")
@@ -130,21 +118,34 @@ def _tables(value: Any) -> dict[str, dict[str, Any]]:
     return {name: inner for name, inner in value.items() if isinstance(inner, dict)} if isinstance(value, dict) else {}
 
 
+def _refuse_later_versions(document: Document) -> None:
+    for name, why in _LATER_STATE.items():
+        for path, value in document.find("state", name):
+            if value:
+                document.problem(path, f"state.{name} is not supported yet: {why}.")
+    for path, budget in document.find("keys", "*", "budget"):
+        if budget:
+            document.problem(path, f"{dotted(path)} is not supported yet: money is not counted.")
+    for path, workers in document.find("server", "workers"):
+        if isinstance(workers, int) and workers > 1:
+            document.problem(path, "server.workers > 1 is not supported yet: each process would count limits alone.")
+
+
 def _check_listeners(document: Document, config: Config) -> None:
-    server, admin = config.server, config.admin
-    is_open = not document.table("keys") or "auth" not in config.plugins.chain
-    if is_open and not _is_loopback(server.host):
-        missing = "'auth' is not in the chain" if document.table("keys") else "there are no [keys]"
-        document.problem(
-            ("server", "host"),
-            f"server.host: {missing}, so the gateway is open to everybody and may listen on loopback only "
-            "(127.0.0.1). gateway keys new NAME makes a key.",
-        )
+    missing = "" if "auth" in config.plugins.chain else "'auth' is not in the chain"
+    if not document.table("keys"):
+        missing = "there are no [keys]"
+    for path, host in document.find("server", "host"):
+        if missing and isinstance(host, str) and not _is_loopback(host):
+            document.problem(
+                path,
+                f"server.host: {missing}, so the gateway is open to everybody and may listen on loopback only "
+                "(127.0.0.1). gateway keys new NAME makes a key.",
+            )
+    admin = config.admin
     if admin.enabled and not _is_loopback(admin.host):
-        document.warn(
-            ("admin", "host"), "admin.host is not loopback: whoever reaches it sees the metrics without a key."
-        )
-    if admin.enabled and server.port == admin.port != 0:
+        document.warn(("admin", "host"), "admin.host: not loopback; whoever reaches it sees the metrics without a key.")
+    if admin.enabled and config.server.port == admin.port != 0:
         document.problem(("admin", "port"), f"admin.port: {admin.port} is the port of [server], too.")
 
 
@@ -156,59 +157,45 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_keys(document: Document, config: Config) -> None:
-    if config.keys and "auth" not in config.plugins.chain:
+    if document.table("keys") and "auth" not in config.plugins.chain:
         document.warn(("keys",), "[keys]: nobody asks for them, because 'auth' is not in the chain.")
-    holders: dict[str, str] = {}
-    for name, key in config.keys.items():
-        holder = holders.setdefault(key.sha256.lower(), name)
-        if holder != name:
-            document.problem(("keys", name, "sha256"), f"keys '{holder}' and '{name}' have the same sha256.")
-        for limit in ("requests_per_minute", "tokens_per_minute", "max_concurrency"):
-            if getattr(key, limit) and "rate_limit" not in config.plugins.chain:
-                document.warn(
-                    ("keys", name, limit), f"{limit}: nobody counts, because 'rate_limit' is not in the chain."
-                )
+    holders: dict[str, KeyPath] = {}
+    for path, digest in document.find("keys", "*", "sha256"):
+        if isinstance(digest, str) and (holder := holders.setdefault(digest.lower(), path)) != path:
+            document.problem(path, f"{dotted(path)}: this is the key of {dotted(holder[:-1])}, too.")
+    for limit in ("requests_per_minute", "tokens_per_minute", "max_concurrency"):
+        for path, _ in document.find("keys", "*", limit):
+            if "rate_limit" not in config.plugins.chain:
+                document.warn(path, f"{dotted(path)}: nobody counts, because 'rate_limit' is not in the chain.")
 
 
-def _check_chain(document: Document, config: Config) -> None:
-    for index, name in enumerate(config.plugins.chain):
-        if name in config.plugins.chain[:index]:
-            document.problem(("plugins", "chain", index), f"plugins.chain: '{name}' stands in it twice.")
-
-
-def _check_providers(document: Document, config: Config) -> None:
-    providers = document.table("providers")
-    for name in providers:
-        if not _PROVIDER_NAME.fullmatch(name):
-            # It is part of paths (/p/NAME/…), of model names (NAME/model) and of metrics.
-            document.problem(("providers", name), f"'{name}': a provider's name has letters, digits and ._- only.")
-        headers = document.table("providers", name, "headers")
-        for header, value in headers.items() if not config.allow_inline_secrets else ():
-            if _CREDENTIAL_HEADER.search(header) and isinstance(value, str) and not is_reference(value):
-                document.problem(
-                    ("providers", name, "headers", header),
-                    f"header {header} looks like a credential: write it as env:NAME or file:/path.",
-                )
-    if config.default_provider and config.default_provider not in providers:
-        document.problem(("default_provider",), _unknown("provider", config.default_provider, providers))
-
-
-def _check_models(document: Document, config: Config) -> None:
+def _check_names(document: Document) -> None:
+    """Names that must be known somewhere else in the file, or stand once."""
     providers, models = document.table("providers"), document.table("models")
-    for name, model in config.models.items():
-        for index, target in enumerate(model.targets):
-            path = ("models", name, "targets", index)
-            if target.provider not in providers:
-                document.problem((*path, "provider"), _unknown("provider", target.provider, providers))
-            if target.weight < 1:
-                document.problem((*path, "weight"), "weight: expected 1 or more.")
-        for index, fallback in enumerate(model.fallbacks):
-            path = ("models", name, "fallbacks", index)
-            if fallback == name:
-                document.problem(path, f"model '{name}' falls back to itself.")
-            elif not any(fallback == other or fnmatchcase(fallback, other) for other in models):
-                document.problem(path, _unknown("model", fallback, models))
+    for path, name in (*document.find("default_provider"), *document.find("models", "*", "targets", "*", "provider")):
+        if isinstance(name, str) and name not in providers:
+            document.problem(path, f"{dotted(path)}: there is no provider '{name}'.{did_you_mean(name, providers)}")
+    for path, name in document.find("models", "*", "fallbacks", "*"):
+        if name == path[1]:
+            document.problem(path, f"{dotted(path)}: '{name}' falls back to itself.")
+        elif isinstance(name, str) and not any(name == known or fnmatchcase(name, known) for known in models):
+            document.problem(path, f"{dotted(path)}: there is no model '{name}'.{did_you_mean(name, models)}")
+    seen: list[Any] = []
+    for path, name in document.find("plugins", "chain", "*"):
+        if name in seen:
+            document.problem(path, f"{dotted(path)}: '{name}' stands in the chain twice.")
+        seen.append(name)
 
 
-def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    return f"there is no {kind} '{name}'.{did_you_mean(name, known)}"
+def _check_values(document: Document, config: Config) -> None:
+    for path, _ in document.find("providers", "*"):
+        if not _PROVIDER_NAME.fullmatch(str(path[1])):
+            # It becomes part of paths (/p/NAME/…), of model names (NAME/model) and of metrics.
+            document.problem(path, f"{dotted(path)}: a provider's name has letters, digits and ._- only.")
+    for path, value in document.find("providers", "*", "headers", "*"):
+        looks_secret = isinstance(value, str) and _CREDENTIAL_HEADER.search(str(path[-1])) and not is_reference(value)
+        if looks_secret and not config.allow_inline_secrets:
+            document.problem(path, f"{dotted(path)}: looks like a credential; write it as env:NAME or file:/path.")
+    for path, weight in document.find("models", "*", "targets", "*", "weight"):
+        if isinstance(weight, int) and weight < 1:
+            document.problem(path, f"{dotted(path)}: expected 1 or more.")

@@ -70,12 +70,20 @@ def _apply_earlier_router(document: Document) -> None:
         digest = hashlib.sha256(environ["ROUTER_AUTH_TOKEN"].encode("utf-8", "surrogateescape")).hexdigest()
         _rename(document, "ROUTER_AUTH_TOKEN", ("keys", "router", "sha256"), digest)
     if "HTTP_TIMEOUT_S" in environ:
-        # The types of provider the earlier router had; it knew one limit, between any two signs of life.
-        for name, provider in document.table("providers").items():
-            if isinstance(provider, dict) and provider.get("type") in ("ollama", "openai_compat"):
-                for limit in ("first_token", "idle"):
-                    path = ("providers", name, "timeouts", limit)
-                    _rename(document, "HTTP_TIMEOUT_S", path, _parsed(environ["HTTP_TIMEOUT_S"]))
+        _set_timeouts(document, _parsed(environ["HTTP_TIMEOUT_S"]))
+
+
+def _set_timeouts(document: Document, seconds: Any) -> None:
+    """The earlier router had two types of provider and one limit, for the wait until the next sign of life."""
+    origin = "environment:HTTP_TIMEOUT_S"
+    for name, provider in document.table("providers").items():
+        if isinstance(provider, dict) and provider.get("type") in ("ollama", "openai_compat"):
+            document.set(("providers", name, "timeouts", "first_token"), seconds, origin)
+            document.set(("providers", name, "timeouts", "idle"), seconds, origin)
+    document.warnings.append(
+        f"{origin}: a name of an earlier router; it now sets first_token and idle in the timeouts of every provider "
+        "of type ollama or openai_compat."
+    )
 
 
 def _rename(document: Document, name: str, path: tuple[str, ...], value: Any) -> None:

@@ -86,9 +86,7 @@ class Server:
     async def start(self) -> None:
         """Load, build, listen. Raises ``ConfigError`` with every problem, ``OSError`` if an address is taken."""
         _demand_c_parser()
-        config, document = configuration.load(self._path, self._environ)
-        if self._overrides:
-            config = attrs.evolve(config, server=attrs.evolve(config.server, **self._overrides))
+        config, document = configuration.load(self._path, self._environ, self._overrides)
         self._upstream = Upstream(config.pool)
         try:
             runtime = plugins.Runtime(config, self._upstream)
