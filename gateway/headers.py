@@ -25,10 +25,12 @@ _REPLY_NEVER = frozenset({
     "set-cookie", "set-cookie2", "strict-transport-security", "te", "trailer", "transfer-encoding", "upgrade", "via",
     "www-authenticate", "x-powered-by", "x-sendfile", "x-lighttpd-send-file", "openai-organization", "openai-project",
     "anthropic-organization-id", "x-aspnet-version", "x-runtime", "x-litellm-key-spend", "x-request-id",
+    "clear-site-data", "public-key-pins", "service-worker-allowed", "x-litespeed-location",
 })  # fmt: skip
 # x-accel-*: nginx obeys them (X-Accel-Redirect serves local files). access-control-*: CORS is ours to decide.
 _REPLY_PREFIXES = ("x-accel-", "access-control-", "x-envoy-", "x-amz-cf-", "x-gateway-", "x-litellm-", "x-ms-", "x-azure-")
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 TOKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """A request id we accept from outside."""
 
@@ -82,9 +84,11 @@ def to_client(headers: Mapping[str, str]) -> CIMultiDict[str]:
     kept: CIMultiDict[str] = CIMultiDict()
     listed = _named_by_connection(headers) if headers.get("Connection", "keep-alive") != "keep-alive" else ()
     for name, value in headers.items():
+        if not value.isprintable() and _CONTROL.search(value):
+            continue  # aiohttp reads it and, rightly, refuses to write it
         if reply_allowed(name) and (not listed or name.lower() not in listed):
             kept.add(name, value)
     upstream_id = headers.get("x-request-id")
-    if upstream_id is not None:
+    if upstream_id is not None and upstream_id.isprintable():
         kept["x-upstream-request-id"] = upstream_id
     return kept
