@@ -120,7 +120,8 @@ def as_asked(words: int = 3, *, usage: Any = USAGE) -> Script:
     streamed, complete = chat_stream(words, usage=usage), chat(usage=usage)
 
     async def script(call: Call) -> None:
-        await (streamed if call.request.json.get("stream") else complete)(call)
+        body = call.request.body
+        await (streamed if body and call.request.json.get("stream") else complete)(call)
 
     return script
 
