@@ -68,7 +68,7 @@ class Settings:
     """Bytes of the largest answer that is kept; at most 8 MiB."""
     path: str = ""
     """SQLite file behind the memory, so that answers outlive a restart; empty: memory only. It holds answers in clear
-    text and is created for its owner only."""
+    text and is created for its owner only. Remove it when a provider's name comes to stand for another server."""
     disk: Size = attrs.field(default=Size(1 << 30), validator=attrs.validators.ge(Size(1 << 20)))
     """Bytes of the file; what expires first goes first."""
 
@@ -162,7 +162,7 @@ class Plugin:
         self._memory = MemoryTier(settings.memory)
         self._file = FileTier(settings.path, settings.disk, clock) if settings.path else None
         config = runtime.config
-        # An answer belongs to the providers and routes it came by: where they change, so do all keys.
+        # An answer belongs to the routes it came by: where models, targets or providers change, so do all keys.
         routes = repr((config.default_provider, config.providers, config.models))
         self._realm = digest([settings.scope, routes], b"")
 

@@ -1,0 +1,154 @@
+"""R49: nobody gets the answer to another request."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as checks
+from hypothesis import strategies as st
+
+from gateway import Exchange, Principal, config
+from gateway.errors import Forbidden
+from gateway_plugins.middleware import cache
+from tests.support.caching import (
+    ALICE,
+    BOB,
+    CHAT,
+    DONE,
+    EMBEDDINGS,
+    JSON,
+    Chain,
+    event,
+    running,
+    streamed,
+    whole,
+)
+from tests.support.exchanges import make_exchange
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_r49_no_two_lists_of_fields_encode_alike(a: str, b: str, c: str, d: str) -> None:
+    assert (cache.digest([a, b], b"") == cache.digest([c, d], b"")) == ((a, b) == (c, d))
+    assert cache.digest([a + b], b"") != cache.digest([a, b], b"")
+    assert cache.digest([a], b.encode("utf-8", "surrogatepass")) != cache.digest([a, b], b"")
+
+
+def test_r49_no_two_of_thirty_thousand_inputs_made_to_collide_do() -> None:
+    """Every list of up to two fields and a body made of up to two of the encoding's own characters: 4.7e8 pairs."""
+    texts = ["".join(pick) for size in range(3) for pick in itertools.product("a:1|0", repeat=size)]
+    lists = [fields for size in range(3) for fields in itertools.product(texts, repeat=size)]
+    keys = {cache.digest(fields, body.encode()) for fields in lists for body in texts}
+    assert len(keys) == len(lists) * len(texts) == 30_783
+
+
+def test_r49_twins_in_unicode_and_bytes_no_text_has_are_told_apart() -> None:
+    texts = ["é", "e\u0301", "é".encode("latin-1").decode("ascii", "surrogateescape"), "\udce9\udce9", "Å", "\u212b"]
+    assert len({cache.digest([text], b"") for text in texts}) == len(texts)
+
+
+REQUESTS = st.fixed_dictionaries(
+    {
+        "principal": st.sampled_from([None, Principal(""), Principal("a"), Principal("a:b"), Principal("b")]),
+        "path": st.sampled_from(["/v1/chat/completions", "/v1/chat/completions/"]),
+        "query": st.sampled_from(["", "a=b", "a:b"]),
+        "surface": st.sampled_from([CHAT, EMBEDDINGS]),
+        "body": st.fixed_dictionaries(
+            {"model": st.sampled_from(["m", "b:c", "c"]), "temperature": st.just(0)},
+            optional={
+                "stream": st.booleans(), "seed": st.integers(0, 1),
+                "tools": st.sampled_from([[], [{"type": "function"}]]),
+                "messages": st.sampled_from(["c", "b:c", "é", "e\u0301", "data:image/png;base64,AA=="]),
+            },
+        ).map(lambda body: json.dumps(body, ensure_ascii=False).encode()),
+        "headers": st.lists(
+            st.tuples(st.sampled_from(["anthropic-beta", "openai-beta", "anthropic-version"]), st.sampled_from("ab")),
+            max_size=3,
+        ),
+    }
+)  # fmt: skip
+
+
+def identity(request: dict[str, Any]) -> tuple[object, ...]:
+    """What makes two requests the same: the order of headers with different names means nothing."""
+    headers = sorted(request["headers"], key=lambda pair: str(pair[0]))
+    return (*(request[name] for name in ("principal", "path", "query", "surface", "body")), *headers)
+
+
+@checks(max_examples=400)
+@given(st.lists(REQUESTS, min_size=2, max_size=8))
+async def test_r49_only_an_equal_request_gets_a_kept_answer(requests: list[dict[str, Any]]) -> None:
+    chain = Chain()
+    kept: dict[tuple[object, ...], bytes] = {}
+    for number, request in enumerate(requests):
+        is_stream = json.loads(request["body"]).get("stream", False)
+        text = str(number)
+        answer = streamed(event(text, "stop"), DONE) if is_stream else whole(text, data=[number])
+        seen = await chain.ask(**request, answer=[answer].pop)
+        if identity(request) in kept:
+            assert seen.body == kept[identity(request)]
+        else:
+            assert seen.cache == "miss"
+            if not (is_stream and request["surface"] is EMBEDDINGS):  # no such stream exists: it is not kept
+                kept[identity(request)] = seen.body
+
+
+async def test_r49_two_keys_asking_the_same_are_two_calls() -> None:
+    chain = Chain()
+    assert [(await chain.ask(principal=who)).cache for who in (ALICE, BOB, ALICE, BOB, None)] == [
+        "miss", "miss", "hit", "hit", "miss",
+    ]  # fmt: skip
+    assert chain.calls == 3
+
+
+async def test_keys_share_where_the_operator_says_so() -> None:
+    chain = Chain(scope="global")
+    assert [(await chain.ask(principal=who)).cache for who in (ALICE, BOB, None)] == ["miss", "hit", "hit"]
+
+
+async def test_r49_what_a_key_may_not_use_it_does_not_get_from_the_cache_either() -> None:
+    chain = Chain(scope="global")
+    await chain.ask()
+    exchange = make_exchange(JSON, surface=CHAT, principal=BOB)
+
+    async def refuse(exchange: Exchange) -> Any:
+        raise Forbidden("no")
+
+    exchange._reader = refuse
+    with pytest.raises(Forbidden):
+        await chain.plugin.on_request(exchange)
+
+
+async def test_r49_other_routes_are_other_keys(tmp_path: Path) -> None:
+    text = """
+        [providers.stub]
+        type = "{kind}"
+        base_url = "http://127.0.0.1:1/v1"
+        [models.m]
+        targets = [{{ provider = "stub", model = "{model}" }}]
+    """
+
+    def load(kind: str, model: str) -> Any:
+        file = tmp_path / "gateway.toml"
+        file.write_text(text.format(kind=kind, model=model))
+        loaded, document = config.load(file, {})
+        document.raise_problems()
+        return loaded
+
+    path = str(tmp_path / "cache.db")
+    seen = []
+    for kind, model in [("ollama", "a"), ("ollama", "a"), ("openai_compat", "a"), ("ollama", "b"), ("ollama", "a")]:
+        async with running(Chain(load(kind, model), path=path)) as chain:
+            seen.append((await chain.ask()).cache)
+    assert seen == ["miss", "hit", "miss", "miss", "hit"]
+
+
+async def test_a_header_that_cannot_change_the_answer_does_not_change_the_key() -> None:
+    chain = Chain()
+    await chain.ask(headers={**JSON, "authorization": "Bearer one", "x-request-id": "1", "user-agent": "a"})
+    again = await chain.ask(headers={**JSON, "authorization": "Bearer two", "x-request-id": "2", "traceparent": "b"})
+    assert again.cache == "hit"
