@@ -27,14 +27,8 @@ SECRET = "sk-the-providers-own-secret"
 CONFIG = f"""
 default_provider = "stub"
 
-[plugins]
-chain = [$chain]
-
 [plugins.rate_limit]
 requests_per_minute = 10_000_000
-
-[admin]
-port = $admin
 
 [keys.alice]
 sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"
@@ -79,10 +73,7 @@ def provider_port() -> int:
 
 @pytest.fixture(scope="module")
 def gateway(shared_gateway_server: GatewayFactory, provider_port: int) -> GatewayProcess:
-    chain = '"request_id", "logging", "metrics", "auth", "rate_limit"'
-    return shared_gateway_server(
-        CONFIG, env={"STUB_KEY": SECRET}, port=str(provider_port), chain=chain, admin=str(free_ports(1)[0])
-    )
+    return shared_gateway_server(CONFIG, env={"STUB_KEY": SECRET}, port=str(provider_port))
 
 
 @pytest.fixture
