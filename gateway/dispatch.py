@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +24,7 @@ from gateway.errors import (
     Overloaded,
     RateLimited,
     RequestRejected,
+    RouteNotFound,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamRefused,
@@ -51,6 +52,8 @@ class Dispatcher:
         self.plugins = plugins
         self.router = router
         self.active: set[Exchange] = set()
+        self.draining = False
+        """The gateway is stopping: connections close behind their answers."""
         self._intake = Intake(config.server)
         self._watchdog = watchdog
         self._forwards = {name: calls["forward"] for name, calls in plugins.providers.items() if "forward" in calls}
@@ -92,17 +95,30 @@ class Dispatcher:
 
     async def _reply(self, exchange: Exchange, answer: Answer) -> Reply:
         for call in self.plugins.on_request:
-            if (reply := await self._hook(exchange, call, exchange)) is not None:
+            reply = self._plain(call, exchange) if not call.is_async else await self._hook(call, exchange)
+            if reply is not None:
                 if not isinstance(reply, Reply):
                     raise _HookFailed(call, f"returned {type(reply).__name__}, not a Reply")
                 return reply
         return await answer(exchange)
 
-    async def _hook(self, exchange: Exchange, call: Call, *args: Any) -> Any:
-        """Call one hook under its time limit; what is not an error of ours becomes one."""
+    def _plain(self, call: Call, *args: Any) -> Any:
+        """Call a hook that is a plain function; what is not an error of ours becomes one."""
+        began = perf_counter()
+        try:
+            return call.function(*args)
+        except GatewayError:
+            raise
+        except Exception as error:
+            raise _HookFailed(call, repr(error)) from error
+        finally:
+            call.stat.add(perf_counter() - began)
+
+    async def _hook(self, call: Call, exchange: Exchange, *args: Any) -> Any:
+        """Call an ``async def`` hook under its time limit; what is not an error of ours becomes one."""
         exchange.guard.arm(HOOK_LIMIT, _HookLimit(call))
         try:
-            return await call(*args)
+            return await call(exchange, *args)
         except (GatewayError, asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:
@@ -110,11 +126,18 @@ class Dispatcher:
         finally:
             exchange.guard.disarm()
 
-    async def forward(self, exchange: Exchange) -> Reply:
+    async def forward_to_named(self, exchange: Exchange) -> Reply:
+        """Forward to the provider that the path names (``/p/{provider}/…``)."""
+        name = exchange.request.match_info["provider"]
+        if name not in self._forwards:
+            raise RouteNotFound("There is nothing at this path.")
+        return await self.forward(exchange, (Target(name),))
+
+    async def forward(self, exchange: Exchange, named: Sequence[Target] | None = None) -> Reply:
         """Try the exchange's targets in order until one replies. Raises the last target's error."""
         await exchange.read()
         failure: UpstreamError | None = None
-        for target in await self.router.targets(exchange):
+        for target in named or await self.router.targets(exchange):
             if failure is not None and target.model is not None and exchange.payload.raw is None:
                 break  # the streamed body has been sent once and is gone
             try:
@@ -189,7 +212,8 @@ class Dispatcher:
     async def _failed(self, exchange: Exchange, error: Exception) -> Reply:
         for call in self.plugins.on_error:
             try:
-                error = await self._hook(exchange, call, exchange, error) or error
+                mapped = await self._hook(call, exchange, error) if call.is_async else self._plain(call, exchange, error)
+                error = mapped or error
             except Exception as later:
                 error = later
         exchange.error = error
@@ -222,7 +246,10 @@ class Dispatcher:
     async def _on_reply(self, exchange: Exchange, reply: Reply) -> Reply:
         for call in self.plugins.on_reply:
             try:
-                await self._hook(exchange, call, exchange, reply)
+                if call.is_async:
+                    await self._hook(call, exchange, reply)
+                else:
+                    self._plain(call, exchange, reply)
             except Exception as error:
                 if reply.close is not None:
                     reply.close()
@@ -241,8 +268,8 @@ class Dispatcher:
         return reply
 
     async def _send(self, request: web.Request, exchange: Exchange, reply: Reply) -> web.StreamResponse:
-        if not self._intake.consumed(request):
-            # The body was refused unread: no more of it is wanted on this connection.
+        if self.draining or not self._intake.consumed(request):
+            # Where the body was refused unread, no more of it is wanted on this connection.
             reply.headers["connection"] = "close"
         if reply.stream is None:
             exchange.usage = exchange.usage or reply.usage
@@ -261,11 +288,12 @@ class Dispatcher:
                 if call.is_async:
                     await asyncio.shield(asyncio.ensure_future(call(exchange)))
                 else:
-                    await call(exchange)
+                    self._plain(call, exchange)
             except asyncio.CancelledError as error:
                 cancelled = error
-            except Exception:
-                log.exception("exchange %s: plugin %s failed in on_finish", exchange.id, call.plugin)
+            except Exception as error:
+                cause = error.__cause__ if isinstance(error, _HookFailed) else error
+                log.error("exchange %s: plugin %s failed in on_finish", exchange.id, call.plugin, exc_info=cause)
         if cancelled is not None:
             raise cancelled
 

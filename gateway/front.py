@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -124,13 +124,17 @@ def refusal(error: GatewayError, request_id: str = "") -> web.Response:
     return response
 
 
-def _well_framed(handler: Handler) -> Handler:
-    """``handler`` for requests that every server reads alike; asked before any route is looked for."""
+def _well_framed(handler: Handler, exact: Mapping[tuple[str, str], Handler]) -> Handler:
+    """``handler`` for requests that every server reads alike; asked before any route is looked for.
+
+    ``exact`` are the routes without a variable part: most requests need no more than one look-up there.
+    """
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        wrong = misframed(request._message)
+        message = request._message
+        wrong = misframed(message)
         if wrong is None:
-            return await handler(request)
+            return await exact.get((message.method, message.path), handler)(request)
         request._version = HttpVersion11  # the answer's status line would repeat the client's
         return refusal(wrong)
 
@@ -140,8 +144,10 @@ def _well_framed(handler: Handler) -> Handler:
 class Front(web.Server):
     """Makes ``Connection``s, and closes those whose request head does not come."""
 
-    def __init__(self, handler: Handler, *, max_per_peer: int = 0, **kwargs: Any) -> None:
-        super().__init__(_well_framed(handler), **kwargs)
+    def __init__(
+        self, handler: Handler, exact: Mapping[tuple[str, str], Handler], *, max_per_peer: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(_well_framed(handler, exact), **kwargs)
         self.max_per_peer = max_per_peer
         self.peers: Counter[str] = Counter()
 

@@ -43,15 +43,17 @@ ENTRY_POINTS = "hookgate.plugins"
 class Stat:
     """How often one hook ran and how long it took."""
 
-    __slots__ = ("buckets", "count", "seconds")
+    __slots__ = ("buckets", "seconds")
 
     def __init__(self) -> None:
-        self.count = 0
         self.seconds = 0.0
         self.buckets = [0] * (len(HookStats.BOUNDS) + 1)
 
+    @property
+    def count(self) -> int:
+        return sum(self.buckets)
+
     def add(self, seconds: float) -> None:
-        self.count += 1
         self.seconds += seconds
         self.buckets[bisect_left(HookStats.BOUNDS, seconds)] += 1
 

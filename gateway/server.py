@@ -80,6 +80,7 @@ class Server:
         self._generation: Generation | None = None
         self._runners: list[web.BaseRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._exact: dict[tuple[str, str], Callable[..., Awaitable[web.StreamResponse]]] = {}
         self.stopping = False
         self.addresses: list[tuple[str, int]] = []
 
@@ -106,11 +107,14 @@ class Server:
         self._tasks.append(loop.create_task(self._watchdog.run()))
         gc.collect()
         gc.freeze()
+        # Exchanges make few cycles; at the default of 700 objects the collector would run several times a millisecond.
+        gc.set_threshold(20_000, 20, 50)
 
     async def _listen(self, generation: Generation, runtime: plugins.Runtime) -> None:
         config = generation.config
         runner = _FrontRunner(
             self._application(generation),
+            self._exact,
             max_per_peer=config.server.max_connections_per_peer,
             handler_cancellation=True,
             access_log=None,
@@ -141,6 +145,8 @@ class Server:
 
         def add(method: str, path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
             router.add_route(method, path, handler, expect_handler=_no_early_continue)
+            if method != "*" and "{" not in path:
+                self._exact[method, path] = handler
 
         for method, path, text in (("*", "/health/live", b"ok\n"), ("*", "/", b"Hookgate is running\n")):
             add(method, path, self._static(text))
@@ -155,7 +161,7 @@ class Server:
             pattern = path.replace("{tail}", "{tail:.+}")
             add(method, f"/v1{pattern}", run(surface))
         add("*", "/v1/{tail:.+}", run(PASSTHROUGH))
-        add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH))
+        add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH, generation.dispatcher.forward_to_named))
         for item in generation.plugins.manager.hook.routes():
             for route in item:
                 add(route.method, route.path, run(_PLUGIN, _plugin_answer(route.handler)))
@@ -164,10 +170,12 @@ class Server:
 
     def _exchange(self, surface: Surface, answer: Answer | None = None) -> Callable[..., Awaitable[web.StreamResponse]]:
         """The handler of one route: what is decided here is decided once."""
+        variable = "{tail" in surface.path or surface is _MODELS
 
         async def handle(request: web.Request) -> web.StreamResponse:
             assert self._generation is not None
-            return await self._generation.dispatcher.run(request, surface, raw_tail(request), answer)
+            tail = raw_tail(request) if variable else ""
+            return await self._generation.dispatcher.run(request, surface, tail, answer)
 
         return handle
 
@@ -189,6 +197,7 @@ class Server:
         self.stopping = True
         generation = self._generation
         if generation is not None:
+            generation.dispatcher.draining = True
             for runner in self._runners:
                 for site in list(runner.sites):
                     await site.stop()
@@ -219,8 +228,9 @@ class Server:
 class _FrontRunner(web.AppRunner):
     """``AppRunner`` with our server protocol."""
 
-    def __init__(self, application: web.Application, *, max_per_peer: int, **kwargs: Any) -> None:
+    def __init__(self, application: web.Application, exact: Any, *, max_per_peer: int, **kwargs: Any) -> None:
         super().__init__(application, **kwargs)
+        self._exact = exact
         self._max_per_peer = max_per_peer
         self.front: Front
 
@@ -228,6 +238,7 @@ class _FrontRunner(web.AppRunner):
         made = await super()._make_server()
         self.front = Front(
             made.request_handler,
+            self._exact,
             max_per_peer=self._max_per_peer,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,

@@ -76,14 +76,21 @@ class Answer:
 
     async def read(self, limit: int = WHOLE_LIMIT) -> bytes:
         """The whole body. Raises ``UpstreamProtocolError`` past ``limit`` bytes, else as ``chunks``."""
+        content = self._content
+        if content.is_eof() and content.exception() is None and content.total_bytes <= limit:
+            whole = content.read_nowait(-1)  # all of it came with the head: nothing to wait for
+            self._close()
+            return whole
         blocks: list[bytes] = []
         size = 0
-        async for block in self.chunks():
-            size += len(block)
-            if size > limit:
-                raise UpstreamProtocolError(f"The provider's answer is larger than {limit} bytes.", target=self._name)
-            blocks.append(block)
-        self.close()
+        try:
+            async for block in self.chunks():
+                size += len(block)
+                if size > limit:
+                    raise UpstreamProtocolError(f"The provider's answer is larger than {limit} bytes.", target=self._name)
+                blocks.append(block)
+        finally:
+            self.close()
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def close(self) -> None:
