@@ -1,7 +1,7 @@
-"""What plugin authors test with: a scripted provider, a raw client, and the gateway as a process of its own.
+"""What plugin authors test with: a scripted provider, a raw client, and the gateway, in the test or as a process.
 
-A pytest plugin (entry point ``hookgate``) with the fixtures ``gateway_server`` and ``shared_gateway_server``; all
-else is imported. A test has the shape of an nginx or Varnish test script:
+A pytest plugin (entry point ``hookgate``) with the fixtures ``gateway_server`` and ``shared_gateway_server``; the
+rest is imported. A test has the shape of an nginx or Varnish test script:
 
     async def test_the_answer_comes_through(gateway_server):
         async with ScriptedUpstream(chat("hello")) as upstream:
@@ -40,6 +40,7 @@ from gateway.testing.answers import (
     whole,
 )
 from gateway.testing.client import RawClient, Response, fetch, fetch_chat
+from gateway.testing.local import LocalGateway
 from gateway.testing.process import GatewayProcess, Metrics
 from gateway.testing.upstream import Call, Connection, Received, Script, ScriptedUpstream
 from gateway.testing.wire import Head, Truncated, free_ports
@@ -52,6 +53,7 @@ __all__ = [
     "GatewayFactory",
     "GatewayProcess",
     "Head",
+    "LocalGateway",
     "Metrics",
     "RawClient",
     "Received",
