@@ -138,7 +138,7 @@ class Scan:
             self._item(byte)
 
     def _item(self, byte: int) -> None:
-        if byte in b"]}":
+        if byte in b",]}":
             raise self._broken("a value or a name is expected")
         if self._take_member() if len(self._closers) == 1 else self._take_window():
             return
