@@ -29,4 +29,7 @@ def needs_program(name: str) -> str:
 def recorded_data() -> Path:
     """The folder of recorded provider traffic; skips the test when it is not there."""
     folder = Path(os.environ.get("GATEWAY_TEST_DATA") or ROOT / "../shared/data").resolve()
-    return folder if folder.is_dir() else _missing(f"no recorded traffic in {folder} (GATEWAY_TEST_DATA)")
+    if not folder.is_dir():
+        # Not a program: a fresh clone never has it, in continuous integration either.
+        pytest.skip(f"no recorded traffic in {folder} (GATEWAY_TEST_DATA)")
+    return folder
