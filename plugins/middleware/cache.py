@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from fnmatch import translate
 from functools import lru_cache
 from hashlib import sha256
@@ -23,7 +23,7 @@ from math import inf
 from typing import Literal, cast
 
 import attrs
-from multidict import CIMultiDictProxy, istr
+from multidict import CIMultiDictProxy
 
 from gateway import Duration, Exchange, Reply, Runtime, Size, Usage, hookimpl
 from gateway.dialects.complete import is_complete
@@ -38,11 +38,7 @@ NO_SAMPLING = frozenset({"embeddings", "moderations", "rerank"})
 KEPT_HEADERS = ("content-type", "openai-version")
 """What is replayed; the rest of a reply's headers tells of one call (ids, rate limits, timings)."""
 # Request headers a provider gets that can change its answer. Credentials are the gateway's own.
-_HEADERS = tuple(
-    istr(name)
-    for name in ("accept", "accept-language", "anthropic-beta", "anthropic-version", "content-type", "openai-beta")
-)
-_CACHE_CONTROL = istr("cache-control")
+_HEADERS = ("accept", "accept-language", "anthropic-beta", "anthropic-version", "content-type", "openai-beta")
 _NOTE = "cache"
 _PIECE = 1 << 16  # bytes of a replayed stream written at once: between two, the client's reading speed counts
 
@@ -182,7 +178,7 @@ class Plugin:
         if not exchange.surface.cacheable or exchange.method != "POST":
             return None
         headers = cast("CIMultiDictProxy[str]", exchange.headers)
-        asked = headers.getall(_CACHE_CONTROL, None)
+        asked = headers.getall("cache-control", None)
         wish = _NO_WISH if asked is None else parse_cache_control(",".join(asked))
         if not (wish.store and await self._is_eligible(exchange, wish)):
             exchange.cache = "bypass"
@@ -216,9 +212,9 @@ class Plugin:
             # Nobody is not a principal whose name is empty.
             fields += ("nobody",) if exchange.principal is None else ("key", exchange.principal.name)
         for name in _HEADERS:
-            values: Sequence[str] = headers.getall(name, ())
-            fields.append(str(len(values)))
-            fields += values
+            values: list[str] | None = headers.getall(name, None)
+            if values is not None:
+                fields += (name, str(len(values)), *values)
         return digest(fields, exchange.payload.raw)
 
     async def _find(self, key: str, now: float) -> Entry | None:
