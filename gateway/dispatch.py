@@ -94,35 +94,31 @@ class Dispatcher:
             await self._finish(exchange)
 
     async def _reply(self, exchange: Exchange, answer: Answer) -> Reply:
+        clock = perf_counter()
         for call in self.plugins.on_request:
-            reply = self._plain(call, exchange) if not call.is_async else await self._hook(call, exchange)
+            if call.is_async:
+                reply = await self._hook(call, exchange)
+            else:
+                try:
+                    reply = call.function(exchange)
+                except Exception as error:
+                    raise _ours(call, error) from error
+                clock = call.stat.lap(clock)
             if reply is not None:
                 if not isinstance(reply, Reply):
                     raise _HookFailed(call, f"returned {type(reply).__name__}, not a Reply")
                 return reply
         return await answer(exchange)
 
-    def _plain(self, call: Call, *args: Any) -> Any:
-        """Call a hook that is a plain function; what is not an error of ours becomes one."""
-        began = perf_counter()
-        try:
-            return call.function(*args)
-        except GatewayError:
-            raise
-        except Exception as error:
-            raise _HookFailed(call, repr(error)) from error
-        finally:
-            call.stat.add(perf_counter() - began)
-
     async def _hook(self, call: Call, exchange: Exchange, *args: Any) -> Any:
         """Call an ``async def`` hook under its time limit; what is not an error of ours becomes one."""
         exchange.guard.arm(HOOK_LIMIT, _HookLimit(call))
         try:
             return await call(exchange, *args)
-        except (GatewayError, asyncio.CancelledError, ConnectionError):
+        except ConnectionError:
             raise
         except Exception as error:
-            raise _HookFailed(call, repr(error)) from error
+            raise _ours(call, error) from error
         finally:
             exchange.guard.disarm()
 
@@ -198,21 +194,20 @@ class Dispatcher:
         calls = self.plugins.on_event
 
         def observe(event: Event) -> None:
+            clock = perf_counter()
             for call in calls:
-                began = perf_counter()
                 try:
                     call.function(exchange, event)
                 except Exception as error:
-                    raise _HookFailed(call, repr(error)) from error
-                finally:
-                    call.stat.add(perf_counter() - began)
+                    raise _ours(call, error) from error
+                clock = call.stat.lap(clock)
 
         return observe
 
     async def _failed(self, exchange: Exchange, error: Exception) -> Reply:
         for call in self.plugins.on_error:
             try:
-                mapped = await self._hook(call, exchange, error) if call.is_async else self._plain(call, exchange, error)
+                mapped = await self._hook(call, exchange, error) if call.is_async else call.function(exchange, error)
                 error = mapped or error
             except Exception as later:
                 error = later
@@ -244,16 +239,18 @@ class Dispatcher:
         return Reply(error.http_status, headers, body or render_body(error, exchange.surface.dialect, exchange.id))
 
     async def _on_reply(self, exchange: Exchange, reply: Reply) -> Reply:
+        clock = perf_counter()
         for call in self.plugins.on_reply:
             try:
                 if call.is_async:
                     await self._hook(call, exchange, reply)
                 else:
-                    self._plain(call, exchange, reply)
+                    call.function(exchange, reply)
+                    clock = call.stat.lap(clock)
             except Exception as error:
                 if reply.close is not None:
                     reply.close()
-                reply = await self._failed(exchange, error)
+                reply = await self._failed(exchange, _ours(call, error))
         headers = reply.headers
         headers["x-request-id"] = exchange.id
         if exchange.target is not None:
@@ -283,17 +280,18 @@ class Dispatcher:
     async def _finish(self, exchange: Exchange) -> None:
         """Every on_finish, once, whatever the others do and also when the client's leaving cancels us meanwhile."""
         cancelled: asyncio.CancelledError | None = None
+        clock = exchange.finished
         for call in self.plugins.on_finish:
             try:
                 if call.is_async:
                     await asyncio.shield(asyncio.ensure_future(call(exchange)))
                 else:
-                    self._plain(call, exchange)
+                    call.function(exchange)
+                    clock = call.stat.lap(clock)
             except asyncio.CancelledError as error:
                 cancelled = error
-            except Exception as error:
-                cause = error.__cause__ if isinstance(error, _HookFailed) else error
-                log.error("exchange %s: plugin %s failed in on_finish", exchange.id, call.plugin, exc_info=cause)
+            except Exception:
+                log.exception("exchange %s: plugin %s failed in on_finish", exchange.id, call.plugin)
         if cancelled is not None:
             raise cancelled
 
@@ -311,6 +309,11 @@ class _HookFailed(InternalError):
     def __init__(self, call: Call, detail: str) -> None:
         super().__init__()
         self.detail = f"plugin {call.plugin}, {call.hook}: {detail}"
+
+
+def _ours(call: Call, error: Exception) -> GatewayError:
+    """The error of ours a hook raised, or the one that hides what else it raised."""
+    return error if isinstance(error, GatewayError) else _HookFailed(call, repr(error))
 
 
 class _HookLimit:

@@ -38,6 +38,7 @@ REQUEST_HOOKS = ("on_request", "select", "on_reply", "on_event", "on_error", "on
 PROVIDER_HOOKS = ("forward", "list_models", "check_health")
 _SYNC_ONLY = ("on_event", "routes", "commands")
 ENTRY_POINTS = "hookgate.plugins"
+_USUAL = 0.0001  # the first bound of HookStats; nearly every run is below it
 
 
 class Stat:
@@ -53,9 +54,15 @@ class Stat:
     def count(self) -> int:
         return sum(self.buckets)
 
+    def lap(self, began: float) -> float:
+        """Count a run that began at ``began`` and ends now; returns now (``perf_counter``)."""
+        now = perf_counter()
+        self.add(now - began)
+        return now
+
     def add(self, seconds: float) -> None:
         self.seconds += seconds
-        self.buckets[bisect_left(HookStats.BOUNDS, seconds)] += 1
+        self.buckets[bisect_left(HookStats.BOUNDS, seconds) if seconds > _USUAL else 0] += 1
 
 
 class HookStats:
@@ -129,7 +136,7 @@ class Call:
             result = self.function(*args)
             return await result if self.is_async else result
         finally:
-            self.stat.add(perf_counter() - began)
+            self.stat.lap(began)
 
 
 @attrs.frozen
