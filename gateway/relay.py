@@ -7,6 +7,7 @@ terminal marker is the upstream's own; without it the stream ends in an error ev
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from time import perf_counter
@@ -17,16 +18,29 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from gateway.dialects.openai_chat import DROP, ERROR, PASS
 from gateway.dialects.sse import EventSplitter, parse_events
-from gateway.errors import GatewayError, RequestTimeout, StreamInterrupted, UpstreamProtocolError, render_event
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    RequestTimeout,
+    StreamInterrupted,
+    UpstreamError,
+    UpstreamProtocolError,
+    render_event,
+)
 from gateway.exchange import Event, Exchange, Reply, Usage
 
 SLOW_READER = 60.0
 """Seconds a client may make no progress reading before it is cut and its upstream aborted."""
 
 
+log = logging.getLogger("hookgate")
+_PIECE = 1 << 18  # bytes of a large block written between two looks at the clock: a slow reader is not a stopped one
+
+
 class StreamReader(Protocol):
     """What a dialect brings to read its own streams."""
 
+    until_eof: bool
     done: bool
     finished: bool
     usage: Usage | None
@@ -35,13 +49,20 @@ class StreamReader(Protocol):
 
 
 class InBandError(StreamInterrupted):
-    """The upstream's own error event, already in the client's dialect: it is forwarded, then the stream ends."""
+    """The upstream's own error event, already in the client's dialect: it is forwarded, then the stream ends.
 
-    __slots__ = ()
+    ``orderly``: it came as the dialect's own last event (``response.failed``), so the stream is failed but not cut.
+    """
+
+    __slots__ = ("orderly",)
+
+    def __init__(self, orderly: bool = False) -> None:
+        super().__init__("The provider reported an error inside its stream.")
+        self.orderly = orderly
 
 
 class EventStream:
-    """Takes an upstream's bytes, gives whole events for the client; knows at the end whether the stream was complete."""
+    """An upstream's bytes as whole events for the client; knows at the end whether the stream was complete."""
 
     __slots__ = ("_complete", "_on_event", "_reader", "_source", "_splitter", "failed")
 
@@ -69,38 +90,45 @@ class EventStream:
         Raises ``UpstreamError`` when the upstream breaks, sends what is not its protocol, or ends without its
         terminal marker. After an in-band error event the stream ends with ``InBandError``.
         """
-        async for chunk in self._source:
-            try:
-                whole = self._splitter.feed(chunk)
-            except ValueError as error:
-                raise UpstreamProtocolError("The provider sent an event that is too large.") from error
-            if whole and (block := self._check(whole)):
-                yield block
-            if self.failed is not None:
-                raise self.failed
-        if rest := self._splitter.rest:
-            if rest.strip() and (block := self._check(rest)):
-                yield block
+        reader = self._reader
+        try:
+            async for chunk in self._source:
+                if (whole := self._split(chunk)) and (block := self._check(whole)):
+                    yield block
+                if self.failed is not None:
+                    raise self.failed
+        except UpstreamError:
+            # Behind the terminal marker nothing is missing, however the connection ended.
+            if self.failed is not None or reader.until_eof or not reader.done:
+                raise
+        rest = self._splitter.rest
+        if rest.strip() and not reader.done and (block := self._check(rest)):
+            yield block
         if self.failed is not None:
             raise self.failed
-        if not (self._reader.done or (self._reader.finished and not self._complete)):
+        if not (reader.done or (reader.finished and not self._complete)):
             raise UpstreamProtocolError("The provider's stream ended before it was complete.")
 
+    def _split(self, chunk: bytes) -> bytes:
+        try:
+            return self._splitter.feed(chunk)
+        except ValueError as error:
+            raise UpstreamProtocolError("The provider sent an event that is too large.") from error
+
     def _check(self, block: bytes) -> bytes:
-        reader = self._reader
+        out: list[bytes] = []
         try:
             if self._on_event is None and block.startswith(b"data: ") and block.find(b"\n") == len(block) - 2:
                 # The usual case, one plain event: nothing to take apart.
-                if reader.event(None, block[6:-2]) == PASS:
+                if self._reader.event(None, block[6:-2]) == PASS:
                     return block
-            return self._take_apart(block)
+            self._take_apart(block, out)
         except ValueError as error:
             self.failed = UpstreamProtocolError("The provider sent a malformed event.")
             self.failed.__cause__ = error
-            return b""
+        return b"".join(out)
 
-    def _take_apart(self, block: bytes) -> bytes:
-        out: list[bytes] = []
+    def _take_apart(self, block: bytes, out: list[bytes]) -> None:
         for raw, name, data in parse_events(block):
             verdict = self._reader.event(name, data) if data else PASS
             if verdict == DROP:
@@ -112,9 +140,8 @@ class EventStream:
                     raw = _serialise(event)
             out.append(raw)
             if verdict == ERROR:
-                self.failed = InBandError("The provider reported an error inside its stream.")
+                self.failed = InBandError(orderly=self._reader.done and not self._reader.until_eof)
                 break
-        return b"".join(out)
 
 
 def _serialise(event: Event) -> bytes:
@@ -146,10 +173,14 @@ _DIRECT = 1 << 16  # bytes up to which an answer goes out in one write, without 
 async def send_whole(request: web.Request, exchange: Exchange, reply: Reply) -> web.StreamResponse:
     """Send a reply that is complete in memory."""
     body = reply.body or b""
+    if len(body) >= _DIRECT and request.method != "HEAD":
+        # More than the socket takes at once waits for its reader, who may be slow or gone.
+        reply.headers["content-length"] = str(len(body))
+        return await send_stream(request, exchange, reply, _once(body), False)
     for tap in reply.taps:
         tap(body)
     exchange.status = reply.status
-    if _is_plain(request, reply, body):
+    if _is_plain(request, reply):
         response: web.StreamResponse = _SENT
         # Half of what aiohttp's Response costs is for cases that were just ruled out.
         _write_at_once(request, reply, body)
@@ -165,10 +196,13 @@ async def send_whole(request: web.Request, exchange: Exchange, reply: Reply) -> 
     return response
 
 
-def _is_plain(request: web.Request, reply: Reply, body: bytes) -> bool:
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _is_plain(request: web.Request, reply: Reply) -> bool:
     return (
-        len(body) < _DIRECT
-        and request.version == HttpVersion11
+        request.version == HttpVersion11
         and request.keep_alive
         and request.method != "HEAD"
         and reply.status in _REASONS
@@ -213,47 +247,70 @@ async def send_stream(
     try:
         guard.arm(SLOW_READER, _too_slow)
         await response.prepare(request)
-        async for block in blocks:
-            if not exchange.first_byte:
-                exchange.first_byte = perf_counter()
-            exchange.reply_bytes += len(block)
-            guard.arm(SLOW_READER, _too_slow)
-            await response.write(block)
-            for tap in reply.taps:
-                tap(block)
+        try:
+            async for block in blocks:
+                await _write(response, exchange, block)
+                for tap in reply.taps:
+                    tap(block)
+        except InBandError as error:
+            if not error.orderly:
+                raise
+            _failed(exchange, error)
         guard.arm(SLOW_READER, _too_slow)
         await response.write_eof()
     except asyncio.CancelledError:
-        error = guard.caught()
-        if error is None:
+        if (fired := guard.caught()) is None:
             raise
-        await _interrupt(request, exchange, response, error, events)
-    except GatewayError as error:
+        await _interrupt(request, exchange, response, fired, events)
+    except ConnectionError:
+        raise  # the client's; an upstream's is an UpstreamError by now
+    except Exception as error:  # noqa: BLE001 - whatever broke, the client must not take the rest for all
         await _interrupt(request, exchange, response, error, events)
     finally:
         guard.disarm()
     return response
 
 
+async def _write(response: web.StreamResponse, exchange: Exchange, block: bytes) -> None:
+    if not exchange.first_byte:
+        exchange.first_byte = perf_counter()
+    exchange.reply_bytes += len(block)
+    for start in range(0, len(block), _PIECE):
+        exchange.guard.arm(SLOW_READER, _too_slow)
+        await response.write(block[start : start + _PIECE])
+
+
 async def _interrupt(
-    request: web.Request, exchange: Exchange, response: web.StreamResponse, error: GatewayError, events: bool
+    request: web.Request, exchange: Exchange, response: web.StreamResponse, error: Exception, events: bool
 ) -> None:
     """Say in the client's dialect that the stream broke, then cut the connection without the final HTTP chunk."""
-    exchange.error = error
-    exchange.outcome = "client_gone" if isinstance(error, RequestTimeout) else "upstream_failed"
+    if not isinstance(error, GatewayError):
+        log.error("exchange %s failed inside its stream", exchange.id, exc_info=error)
+        error = InternalError()
+    _failed(exchange, error)
     transport = request.transport
     if transport is None:
         return
     if isinstance(error, RequestTimeout):
         transport.abort()
         return
-    if events and not isinstance(error, InBandError):
+    writer = response._payload_writer
+    if events and writer is not None and not isinstance(error, InBandError):
         told = StreamInterrupted(error.message)
         # A reader that has stopped reading must not hold the cut up: write without waiting for the drain.
-        await response._payload_writer.write(  # type: ignore[union-attr]
-            render_event(told, exchange.surface.dialect, exchange.id), drain=False
-        )
+        last = render_event(told, exchange.surface.dialect, exchange.id)
+        await writer.write(last, drain=False)  # type: ignore[call-arg]  # the abstract writer lacks it
     transport.close()
+    if transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(SLOW_READER, transport.abort)
+
+
+def _failed(exchange: Exchange, error: GatewayError) -> None:
+    exchange.error = error
+    if isinstance(error, RequestTimeout):
+        exchange.outcome = "client_gone"
+    else:
+        exchange.outcome = "upstream_failed" if isinstance(error, UpstreamError) else "failed"
 
 
 def _too_slow() -> GatewayError:

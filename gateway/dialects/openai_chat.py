@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions and the surfaces that share its shapes; our canonical form. PROTOCOLS: openai-openapi, 2.3.0."""
+"""OpenAI Chat Completions and the surfaces that share its shapes; our canonical form. openai-openapi 2.3.0."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ class ChatStream:
     """Reads the events of a chat or legacy completions stream: usage, in-band errors, the ``[DONE]`` marker."""
 
     __slots__ = ("_strip", "done", "finished", "usage")
+    until_eof = False
+    """Only the end of the HTTP message tells that all of it came."""
 
     def __init__(self, strip_usage: bool = False) -> None:
         self._strip = strip_usage
@@ -67,12 +69,12 @@ class ChatStream:
         if name == "error" or chunk.get("error"):
             return ERROR
         choices = chunk.get("choices")
-        if choices:
+        if choices and type(choices) is list:
             if not self.finished and any(type(c) is dict and c.get("finish_reason") for c in choices):
                 self.finished = True
         if chunk.get("usage") or "x_groq" in chunk:
             self.usage = read_usage(chunk) or self.usage
-            if self._strip and not choices:
+            if self._strip and not choices and chunk.get("usage"):
                 return DROP
         return PASS
 
@@ -81,6 +83,7 @@ class PlainStream:
     """A stream of a surface without a terminal marker of its own (audio, images): it ends when HTTP says so."""
 
     __slots__ = ("done", "finished", "usage")
+    until_eof = True
 
     def __init__(self) -> None:
         self.done = True

@@ -14,6 +14,7 @@ class ResponsesStream:
     """Reads the events of a Responses stream: usage, in-band errors, the terminal event."""
 
     __slots__ = ("done", "finished", "usage")
+    until_eof = False
 
     def __init__(self) -> None:
         self.done = False
@@ -32,4 +33,4 @@ class ResponsesStream:
             self.done = True
             self.usage = read_usage(body.get("response")) or self.usage
             self.finished = kind != "response.failed"
-        return ERROR if kind == "error" else PASS
+        return ERROR if kind in ("error", "response.failed") else PASS

@@ -39,7 +39,7 @@ class Settings:
     models_ttl: Duration = Duration(600.0)
     """How long the provider's model list is kept."""
     stream_usage: bool = True
-    """Ask for usage in streams when the client does not (and take it out again); off for servers that refuse the field."""
+    """Ask for usage in streams when the client does not (and take it out again); off for servers that refuse it."""
     done_marker: bool = True
     """Streams must end with ``[DONE]``; off for servers known to end with a ``finish_reason`` only."""
 
@@ -88,7 +88,8 @@ class Plugin:
             if not (options or {}).get("include_usage"):
                 edits["stream_options"] = orjson.dumps({**(options or {}), "include_usage": True})
                 exchange.notes["strip_usage"] = True
-        return payload.edited(**edits) if edits else payload.raw
+        body: bytes = payload.edited(**edits) if edits else payload.raw
+        return body
 
     async def _reply(self, answer: Answer, target: Target) -> Reply:
         if answer.status >= 400:
@@ -98,8 +99,8 @@ class Plugin:
         kind = answer.headers.get("Content-Type", "")
         if kind.startswith("application/json") and (length is None or int(length) <= _HOLD):
             return Reply(answer.status, headers, await answer.read())
-        if length is not None:
-            headers["Content-Length"] = length
+        if length is not None and not kind.startswith("text/event-stream"):
+            headers["Content-Length"] = length  # events may be taken out or added
         return Reply(
             answer.status, headers, stream=answer.chunks(), close=answer.close, terminated=self._settings.done_marker
         )
