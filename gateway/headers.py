@@ -30,7 +30,6 @@ _REPLY_NEVER = frozenset({
 # x-accel-*: nginx obeys them (X-Accel-Redirect serves local files). access-control-*: CORS is ours to decide.
 _REPLY_PREFIXES = ("x-accel-", "access-control-", "x-envoy-", "x-amz-cf-", "x-gateway-", "x-litellm-", "x-ms-", "x-azure-")
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 TOKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """A request id we accept from outside."""
 
@@ -84,8 +83,8 @@ def to_client(headers: Mapping[str, str]) -> CIMultiDict[str]:
     kept: CIMultiDict[str] = CIMultiDict()
     listed = _named_by_connection(headers) if headers.get("Connection", "keep-alive") != "keep-alive" else ()
     for name, value in headers.items():
-        if not value.isprintable() and _CONTROL.search(value):
-            continue  # aiohttp reads it and, rightly, refuses to write it
+        if not value.isprintable():
+            continue  # control characters, of either kind, and bytes that are no text: aiohttp reads them all
         if reply_allowed(name) and (not listed or name.lower() not in listed):
             kept.add(name, value)
     upstream_id = headers.get("x-request-id")
