@@ -48,6 +48,7 @@ SURFACES: tuple[tuple[str, str, Surface], ...] = (
     ("*", "/batches/{tail}", Surface("batches", _CHAT, "/batches/{tail}", "any")),
 )
 _MODELS = Surface("models", _CHAT, "/models", "any")
+_MODEL = Surface("models", _CHAT, "/models/{tail}", "any")
 _HEALTH = Surface("health", _CHAT, "/health", "any")
 _PLUGIN = Surface("plugin", _CHAT, "", "any")
 _NOWHERE = Surface("none", _CHAT, "", "any")
@@ -155,7 +156,7 @@ class Server:
         add("GET", "/health", run(_HEALTH, generation.health.answer))
         catalog = health.models_answer(generation.router)
         add("GET", "/v1/models", run(_MODELS, catalog))
-        add("GET", "/v1/models/{tail:.+}", run(_MODELS, catalog))
+        add("GET", "/v1/models/{tail:.+}", run(_MODEL, catalog))
         add("GET", "/v1/responses", run(_NOWHERE, _upgrade_or(self._nowhere)))
         for method, path, surface in SURFACES:
             pattern = path.replace("{tail}", "{tail:.+}")
@@ -164,13 +165,15 @@ class Server:
         add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH, generation.dispatcher.forward_to_named))
         for item in generation.plugins.manager.hook.routes():
             for route in item:
-                add(route.method, route.path, run(_PLUGIN, _plugin_answer(route.handler)))
+                # Not by way of the exact routes: a plugin's handler may look at match_info and app.
+                handler = run(_PLUGIN, _plugin_answer(route.handler))
+                router.add_route(route.method, route.path, handler, expect_handler=_no_early_continue)
         add("*", "/{tail:.*}", run(_NOWHERE, _upgrade_or(self._nowhere)))
         return application
 
     def _exchange(self, surface: Surface, answer: Answer | None = None) -> Callable[..., Awaitable[web.StreamResponse]]:
         """The handler of one route: what is decided here is decided once."""
-        variable = "{tail" in surface.path or surface is _MODELS
+        variable = "{tail" in surface.path
 
         async def handle(request: web.Request) -> web.StreamResponse:
             assert self._generation is not None
