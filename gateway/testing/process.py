@@ -22,7 +22,9 @@ from gateway.testing import wire
 READY_WITHIN = 10.0
 """Seconds the gateway may take from its start to its first answer."""
 _PACKAGE_ROOT = Path(__file__).parents[2]
-_UNCLEAN = re.compile(r"Traceback|Unclosed|never retrieved|Task was destroyed|never awaited|ResourceWarning")
+_UNCLEAN = re.compile(
+    r"Traceback|Error handling request|Unclosed|never retrieved|Task was destroyed|never awaited|ResourceWarning"
+)
 # What the machine running the tests has set must not reach the gateway: proxies, keys, its own overrides.
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import pytest
 
-from gateway.testing import GatewayProcess, RawClient, ScriptedUpstream
+from gateway.testing import GatewayFactory, GatewayProcess, RawClient, ScriptedUpstream, fetch
 from tests.integration.conftest import KEY, Door
 
 # (request target, Host instead of the right one)
@@ -88,3 +91,35 @@ async def test_r04_every_route_wants_a_key(
         await client.request(method, target, {"Connection": "close"})
         assert (await client.read_head()).start.split(" ")[1] == "401"
     assert upstream.requests == []
+
+
+EXTRA = """
+from aiohttp import web
+from gateway import hookimpl
+
+
+class Plugin:
+    def __init__(self, settings, runtime):
+        pass
+
+    @hookimpl
+    def routes(self):
+        async def answer(request):
+            return web.json_response(dict(request.match_info))
+
+        return [web.get("/extra", answer), web.post("/extra/{name}", answer)]
+"""
+
+
+@pytest.mark.parametrize(("method", "target"), [("GET", "/extra"), ("POST", "/extra/x"), ("GET", "/extra?a=b")])
+async def test_r04_a_plugins_route_wants_a_key_too(
+    gateway_server: GatewayFactory, tmp_path: Path, method: str, target: str
+) -> None:
+    (tmp_path / "extra.py").write_text(EXTRA)
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    config = f'[plugins]\nfolders = ["{tmp_path}"]\nchain = ["auth", "extra"]\n[keys.alice]\nsha256 = "{digest}"\n'
+    gateway = gateway_server(f'{config}[providers.echo]\ntype = "echo"\n')
+    assert (await fetch(gateway.url + target, method)).status == 401
+    reply = await fetch(gateway.url + target, method, {"Authorization": f"Bearer {KEY}"})
+    assert reply.status == 200
+    assert reply.json == ({"name": "x"} if method == "POST" else {})
