@@ -1,0 +1,135 @@
+"""Loading plugins: what is named is loaded and checked, nothing else is run, every mistake is told with its place."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway import config, plugins
+from gateway.errors import ConfigError
+from gateway.upstream import Upstream
+
+GOOD = "from gateway import hookimpl\nclass Plugin:\n    def __init__(self, settings, runtime): pass\n"
+
+
+async def load(folder: Path, toml: str, **files: str) -> tuple[plugins.Plugins, config.Document]:
+    (folder / "plugins").mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / "plugins" / f"{name}.py").write_text(text)
+    (folder / "gateway.toml").write_text(toml)
+    settings, document = config.load(folder / "gateway.toml", {})
+    upstream = Upstream(settings.pool)
+    try:
+        return plugins.load(settings, document, plugins.Runtime(settings, upstream)), document
+    finally:
+        await upstream.close()
+
+
+BROKEN = {
+    "misspelt hook": ("    @hookimpl\n    def on_requst(self, exchange): pass\n", "no hook 'on_requst'. Did you mean 'on_request'?"),
+    "wrong parameter": ("    @hookimpl\n    def on_request(self, exchnge): pass\n", "exchnge"),
+    "async wrapper": (
+        "    @hookimpl(wrapper=True)\n    async def on_request(self, exchange):\n        yield\n",
+        "on_request",
+    ),
+    "wrapper": ("    @hookimpl(wrapper=True)\n    def on_request(self, exchange):\n        return (yield)\n", "wrappers"),
+    "async event": ("    @hookimpl\n    async def on_event(self, exchange, event): pass\n", "plain function"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_broken_hook_is_refused_with_plugin_file_and_reason(name: str, tmp_path: Path) -> None:
+    body, reason = BROKEN[name]
+    _, document = await load(tmp_path, '[plugins]\nchain = ["mine"]\n', mine=GOOD + body)
+    assert len(document.problems) == 1
+    assert "gateway.toml:2: " in document.problems[0]
+    assert "'mine'" in document.problems[0] and "mine.py" in document.problems[0] and reason in document.problems[0]
+
+
+async def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    toml = """[plugins]
+chain = ["rate_limt", "broken", "bare", "rate_limit"]
+[plugins.rate_limit]
+requests_per_minut = 5
+[plugins.lonely]
+x = 1
+[providers.p]
+type = "openai_compatt"
+[providers.q]
+type = "openai_compat"
+base_urll = "x"
+"""
+    _, document = await load(tmp_path, toml, broken="import nothing_of_that_name\n", bare="x = 1\n")
+    text = "\n".join(document.problems)
+    for expected in (
+        "no middleware plugin 'rate_limt'. Did you mean 'rate_limit'?", "nothing_of_that_name", "no class Plugin",
+        ":4: ", "Did you mean 'requests_per_minute'?", "[plugins.lonely] has no effect",
+        "no provider plugin 'openai_compatt'. Did you mean 'openai_compat'?", "Did you mean 'base_url'?",
+    ):  # fmt: skip
+        assert expected in text
+    with pytest.raises(ConfigError):
+        document.raise_problems()
+
+
+async def test_only_what_is_named_is_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    lying = f"open({str(marker)!r}, 'w')\n"
+    _, document = await load(tmp_path, "[plugins]\nchain = []\n", lying=lying)
+    assert not marker.exists()
+    assert any("lying" in warning for warning in document.warnings)
+
+
+async def test_hooks_run_in_chain_order_and_replies_in_reverse(tmp_path: Path) -> None:
+    hooks = GOOD + "    @hookimpl\n    def on_request(self): pass\n    @hookimpl\n    def on_reply(self, reply): pass\n"
+    loaded, document = await load(tmp_path, '[plugins]\nchain = ["a", "b", "c"]\n', a=hooks, b=hooks, c=hooks)
+    assert not document.problems
+    assert [call.plugin for call in loaded.on_request] == ["a", "b", "c"]
+    assert [call.plugin for call in loaded.on_reply] == ["c", "b", "a"]
+    assert [(item.name, item.hooks) for item in loaded.loaded] == [(n, ("on_reply", "on_request")) for n in "abc"]
+
+
+async def test_an_implementation_may_leave_parameters_out(tmp_path: Path) -> None:
+    hooks = GOOD + "    @hookimpl\n    def on_reply(self, reply): return reply\n"
+    loaded, _ = await load(tmp_path, '[plugins]\nchain = ["a"]\n', a=hooks)
+    assert loaded.on_reply[0].function("exchange", "reply") == "reply"
+
+
+async def test_tryfirst_is_respected(tmp_path: Path) -> None:
+    first = GOOD + "    @hookimpl(tryfirst=True)\n    def on_request(self): pass\n"
+    plain = GOOD + "    @hookimpl\n    def on_request(self): pass\n"
+    loaded, _ = await load(tmp_path, '[plugins]\nchain = ["a", "b"]\n', a=plain, b=first)
+    assert [call.plugin for call in loaded.on_request] == ["b", "a"]
+
+
+async def test_a_dropped_file_comes_before_the_shipped_one_of_its_name(tmp_path: Path) -> None:
+    loaded, _ = await load(tmp_path, '[plugins]\nchain = ["auth"]\n', auth=GOOD)
+    assert loaded.loaded[0].file == str(tmp_path / "plugins" / "auth.py")
+
+
+def test_the_standard_library_keeps_its_names_and_providers_load_lazily(tmp_path: Path) -> None:
+    """Counts what a start imports: no provider that nobody named, nothing heavy, and ``logging`` is Python's."""
+    (tmp_path / "gateway.toml").write_text('[providers.e]\ntype = "echo"\n')
+    code = """
+import asyncio, sys
+from pathlib import Path
+from gateway import config, plugins
+from gateway.upstream import Upstream
+async def main():
+    settings, document = config.load(Path(sys.argv[1]), {})
+    upstream = Upstream(settings.pool)
+    plugins.load(settings, document, plugins.Runtime(settings, upstream))
+    document.raise_problems()
+    await upstream.close()
+asyncio.run(main())
+import logging
+assert "gateway" not in (logging.__file__ or ""), logging.__file__
+names = [name for name in sys.modules if name.startswith("gateway_plugins.providers.")]
+assert names == ["gateway_plugins.providers.echo"], names
+heavy = {"botocore", "google.auth", "sqlalchemy", "redis", "gateway.dialects.ollama"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "gateway.toml")], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
