@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from gateway.testing import Call, RawClient, ScriptedUpstream, Truncated, chat
+from gateway.testing import Call, GatewayProcess, RawClient, ScriptedUpstream, Truncated, chat
 from tests.integration.conftest import KEY, Door
 from tests.integration.corpus import ACCEPTED, BODY, CORPUS, REFUSED, Payload
 
@@ -91,3 +91,38 @@ async def test_r01_a_body_cut_short_is_not_forwarded(door: Door, upstream: Scrip
             await client.read()
     await asyncio.sleep(0.1)
     assert upstream.calls == []
+
+
+async def test_r01_expect_is_answered_when_the_body_is_wanted(
+    gateway: GatewayProcess, upstream: ScriptedUpstream
+) -> None:
+    async with RawClient(gateway.url) as client:
+        head = [("Authorization", f"Bearer {KEY}"), ("Content-Length", str(len(BODY))), ("Expect", "100-continue")]
+        await client.request("POST", "/v1/chat/completions", head)
+        assert await client.read_some() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(BODY)
+        assert (await client.read()).status == 200
+    assert bytes(upstream.calls[0].body) == BODY
+
+
+async def test_r01_expect_without_a_key_is_refused_at_once(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
+    async with RawClient(gateway.url) as client:
+        head = [("Authorization", "Bearer wrong"), ("Content-Length", str(len(BODY))), ("Expect", "100-continue")]
+        await client.request("POST", "/v1/chat/completions", head)
+        answer = await client.read_some()
+        assert answer.startswith(b"HTTP/1.1 401 "), answer
+        # The body may still come; it must not be taken for a request.
+        await client.send(ACCEPTED[0].bytes_for(client.host, KEY))
+        await client.wait_closed()
+    assert upstream.calls == []
+
+
+@pytest.mark.parametrize("expectation", ["200-ok", "100-continue, x", "", "junk"])
+async def test_r01_other_expectations_are_not_met(door: Door, upstream: ScriptedUpstream, expectation: str) -> None:
+    async with door.client() as client:
+        head = [("Authorization", f"Bearer {KEY}"), ("Content-Length", str(len(BODY))), ("Expect", expectation)]
+        await client.request("POST", "/v1/chat/completions", head, BODY)
+        answer = await client.read_some()
+    status = answer.split(b" ", 2)[1]
+    assert status in (b"200", b"417", b"400"), answer
+    assert len(upstream.calls) == (status == b"200")
