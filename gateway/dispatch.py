@@ -354,4 +354,6 @@ def _whole_usage(body: bytes) -> Any:
 
 def _latin(value: str) -> str:
     """A header value made of client- or upstream-chosen text: visible ASCII only, at most 512 characters."""
+    if len(value) <= 512 and value.isascii() and value.isprintable():
+        return value
     return "".join(char if " " <= char <= "~" else "?" for char in value[:512])
