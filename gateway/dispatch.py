@@ -85,8 +85,11 @@ class Dispatcher:
             exchange.error = exchange.error or error  # type: ignore[assignment]
             raise
         finally:
-            if reply is not None and reply.close is not None:
-                reply.close()
+            if reply is not None:
+                if reply.events is not None:
+                    exchange.usage = exchange.usage or reply.events.usage
+                if reply.close is not None:
+                    reply.close()
             guard.disarm()
             self._watchdog.guards.discard(guard)
             self.active.discard(exchange)
@@ -134,7 +137,7 @@ class Dispatcher:
         await exchange.read()
         failure: UpstreamError | None = None
         for target in named or await self.router.targets(exchange):
-            if failure is not None and target.model is not None and exchange.payload.raw is None:
+            if failure is not None and exchange.payload.raw is None and exchange.payload.sent:
                 break  # the streamed body has been sent once and is gone
             try:
                 return await self._try(exchange, target)
@@ -174,7 +177,7 @@ class Dispatcher:
             raise UpstreamProtocolError("The provider answered with an error.") from error
         finally:
             exchange.upstream_seconds += perf_counter() - began
-        reply.stream = _resumed(first, blocks, events, exchange)
+        reply.first, reply.stream, reply.events = first, blocks, events
         return reply
 
     def _events(self, exchange: Exchange, reply: Reply) -> relay.EventStream:
@@ -330,19 +333,6 @@ class _HookLimit:
 
 def _is_events(reply: Reply) -> bool:
     return reply.status == 200 and reply.headers.get("content-type", "").startswith("text/event-stream")
-
-
-async def _resumed(
-    first: bytes, rest: AsyncIterator[bytes], events: relay.EventStream, exchange: Exchange
-) -> AsyncIterator[bytes]:
-    """The stream again from its first block, with the usage read at the end."""
-    try:
-        if first:
-            yield first
-        async for block in rest:
-            yield block
-    finally:
-        exchange.usage = exchange.usage or events.usage
 
 
 def _whole_usage(body: bytes) -> Any:

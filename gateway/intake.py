@@ -9,32 +9,62 @@ from collections.abc import AsyncIterator
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import monotonic
 from typing import Any
+from urllib.parse import parse_qsl
 
 import aiohttp
 from aiohttp import web
 
 from gateway import body as bodies
 from gateway.config import Server
-from gateway.errors import GatewayError, InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedEncoding
+from gateway.errors import (
+    Forbidden,
+    GatewayError,
+    InvalidRequest,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedEncoding,
+)
 from gateway.exchange import Exchange
+from gateway.multipart import Form
 from gateway.routing import authorise
+from gateway.watchdog import Guard
 
-_SMALL = 1 << 20  # bytes up to which a body is parsed in one go
+FORM_HEAD = 1 << 20
+"""Bytes of a form that are read before it is forwarded, in search of the model; a small file may come first."""
+_ANY = "\0"  # no model's name: only a key that may use all models may use this one
 
 
 class StreamedBody:
     """A body that is never held in memory: multipart forms and raw uploads. Can be sent once."""
 
     raw: bytes | None = None
+    stream = False
 
-    def __init__(self, chunks: AsyncIterator[bytes], model: str | None) -> None:
-        self._chunks = chunks
-        self.model = model
-        self.stream = False
+    def __init__(self, blocks: AsyncIterator[bytes], head: bytes = b"", form: Form | None = None) -> None:
+        self._head = head
+        self._blocks = blocks
+        self._form = form
+        self.model = form.model if form is not None else None
+        self.sent = False
+        """Part of it is gone to a provider, and cannot be sent to another."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The whole body, the part looked at included."""
-        return self._chunks
+    async def chunks(self, model: str | None = None) -> AsyncIterator[bytes]:
+        """The whole body, the part looked at included; with ``model`` in place of the name the client gave."""
+        self.sent = True
+        if self._head:
+            yield self._renamed(model)
+        async for block in self._blocks:
+            yield block
+
+    def growth(self, model: str | None) -> int:
+        """Bytes by which ``chunks(model)`` is longer than what the client sends."""
+        return len(self._renamed(model)) - len(self._head)
+
+    def _renamed(self, model: str | None) -> bytes:
+        if model is None or self._form is None or self._form.model is None:
+            return self._head
+        start, end = self._form.span
+        return self._head[:start] + model.encode() + self._head[end:]
 
     def get(self, name: str) -> Any:
         return None
@@ -60,9 +90,12 @@ class Intake:
 
     def client_ip(self, request: web.Request) -> str:
         """The peer, or what trusted proxies say of it: the right-most address that is not a trusted proxy's."""
-        peer = request.transport.get_extra_info("peername") if request.transport else None
-        address = peer[0] if isinstance(peer, tuple) else ""
-        if not self._trusted or "X-Forwarded-For" not in request.headers or not self._is_trusted(address or "127.0.0.1"):
+        address: str = request.protocol.peer  # type: ignore[attr-defined]
+        if (
+            not self._trusted
+            or "X-Forwarded-For" not in request.headers
+            or not self._is_trusted(address or "127.0.0.1")
+        ):
             return address
         hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For") for hop in value.split(",")]
         for hop in reversed(hops):
@@ -96,57 +129,117 @@ class Intake:
         if request.headers.get("Expect", "").lower() == "100-continue" and not request.content.is_eof():
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        kind = request.content_type
-        chunks = self._chunks(exchange)
-        if exchange.surface.body == "json" or (kind == "application/json" and request.body_exists):
-            payload = await self._json(chunks)
-        elif kind == "multipart/form-data":
-            payload = await bodies.read_multipart(chunks, request.headers["Content-Type"], StreamedBody)
+        _check_query(exchange.query)
+        if exchange.surface.body == "json" or (request.content_type == "application/json" and request.body_exists):
+            payload = await self._json(exchange)
+        elif request.content_type == "multipart/form-data":
+            payload = await self._multipart(exchange)
         else:
-            payload = StreamedBody(chunks, None)
+            payload = StreamedBody(self._upload(exchange))
+            if not request.body_exists:
+                payload.raw = b""  # a GET sent on as a chunked upload is refused by many servers
+            elif exchange.principal is not None and not exchange.principal.allows(_ANY):
+                # Some servers read JSON whatever its type says, and with it a model nobody has looked at.
+                raise Forbidden("This key may use certain models only, and a body of this type names none.")
         if payload.model is not None:
             authorise(exchange, payload.model)
             exchange.model = payload.model
         exchange.stream = payload.stream
         return payload
 
-    async def _json(self, chunks: AsyncIterator[bytes]) -> Any:
-        blocks = [block async for block in chunks]
-        raw = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        if len(raw) <= _SMALL:
+    async def _json(self, exchange: Exchange) -> Any:
+        content = exchange.request.content
+        if content.is_eof() and content.exception() is None:
+            raw = content.read_nowait(-1)  # all of it is here already: nothing to wait for
+            if len(raw) > self._max_body:
+                raise self._too_large()
+        else:
+            blocks = [block async for block in self._chunks(exchange)]
+            raw = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        if len(raw) <= bodies.SMALL:
             return bodies.parse_small(raw)
         return await bodies.parse(raw)
+
+    async def _multipart(self, exchange: Exchange) -> StreamedBody:
+        """The form, read up to its model's name; of one that names none up to ``FORM_HEAD``."""
+        types = exchange.request.headers.getall("Content-Type")
+        form = Form(", ".join(types))
+        blocks = self._chunks(exchange)
+        head: list[bytes] = []
+        size = 0
+        async for block in blocks:
+            form.feed(block)
+            head.append(block)
+            size += len(block)
+            if form.model is not None or size > FORM_HEAD:
+                break
+        else:
+            form.finish()
+        form.seal()
+        return StreamedBody(self._upload(exchange, form, blocks), b"".join(head), form)
+
+    async def _upload(
+        self, exchange: Exchange, form: Form | None = None, blocks: AsyncIterator[bytes] | None = None
+    ) -> AsyncIterator[bytes]:
+        """What is left of a streamed body, which a provider's connection takes block by block in a task of its own."""
+        guard = exchange.guard
+        try:
+            async for block in blocks or self._chunks(exchange):
+                if form is not None:
+                    form.feed(block)
+                yield block
+            if form is not None:
+                form.finish()
+        except GatewayError as error:
+            if asyncio.current_task() is not guard.task:
+                guard.fire(error)  # all that task would tell is that sending failed
+            raise
 
     async def _chunks(self, exchange: Exchange) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises ``PayloadTooLarge``, ``RequestTimeout``, ``InvalidRequest``."""
         content = exchange.request.content
-        guard = exchange.guard
         deadline = monotonic() + self._total
         size = 0
-        saved = guard.at, guard.error
         try:
-            while True:
-                guard.arm(min(self._progress, max(0.01, deadline - monotonic())), _too_slow)
-                block = await content.readany()
-                if not block:
-                    return
+            while block := await self._next(content, exchange.guard, deadline):
                 size += len(block)
                 if size > self._max_body:
                     raise self._too_large()
                 yield block
         except asyncio.CancelledError:
             # A streamed upload is read by aiohttp's writer task; the reason is for the exchange's own task only.
+            guard = exchange.guard
             error = guard.caught() if asyncio.current_task() is guard.task else None
             if error is None:
                 raise
             raise error from None
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError) as error:
             raise InvalidRequest("The request body is not valid HTTP.") from error
+
+    async def _next(self, content: aiohttp.StreamReader, guard: Guard, deadline: float) -> bytes:
+        """The next block, under the client's time limit; the provider's, if one runs, stands still meanwhile."""
+        began = monotonic()
+        saved = guard.at, guard.error
+        guard.arm(min(self._progress, max(0.01, deadline - began)), _too_slow)
+        mine = guard.at
+        try:
+            return await content.readany()
         finally:
-            guard.at, guard.error = saved
+            if guard.at == mine:  # else it has fired, or the answer came before the body's end
+                guard.at, guard.error = saved[0] + (monotonic() - began), saved[1]
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The request body is larger than {self._max_body} bytes.")
+
+
+def _check_query(query: str) -> None:
+    """The query goes to the provider: it may not say there what a body may not say here."""
+    if not query:
+        return
+    for name, _ in parse_qsl(query, keep_blank_values=True):
+        known = name.casefold()
+        if known in bodies.STEERING or known in bodies.ROUTING:
+            raise InvalidRequest(f"'{known}' cannot be set in the query.")
 
 
 def _plain_address(hop: str) -> str | None:

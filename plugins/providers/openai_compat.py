@@ -68,10 +68,10 @@ class Plugin:
         path = surface.path
         if "{tail}" in path:
             path = path.replace("/{tail}", safe_tail(exchange.tail)).replace("{tail}", safe_tail(exchange.tail))
-        body = payload.chunks() if payload.raw is None else self._body(exchange, target, payload)
+        body = payload.chunks(target.model) if payload.raw is None else self._body(exchange, target, payload)
         headers = {}
         if payload.raw is None and (length := exchange.headers.get("Content-Length")) is not None:
-            headers["Content-Length"] = length
+            headers["Content-Length"] = str(int(length) + payload.growth(target.model))
         answer = await self._endpoint.send(
             exchange, exchange.method, path, query=exchange.query, body=body or None, headers=headers
         )
