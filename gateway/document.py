@@ -20,6 +20,7 @@ from gateway.toml_lines import KeyPath, locate
 
 T = TypeVar("T")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+_PLACE = re.compile(r"(.*?):([0-9]+): ")
 
 
 class Document:
@@ -61,7 +62,9 @@ class Document:
     def set(self, path: tuple[str, ...], value: Any, origin: str) -> None:
         """Override one value; its problems are reported at ``origin`` instead of a line."""
         table = self._data
-        for part in path[:-1]:
+        for depth, part in enumerate(path[:-1], 1):
+            if part not in table:
+                self._origins[path[:depth]] = origin
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
                 self.problems.append(f"{origin}: '{part}' is not a table.")
@@ -87,9 +90,9 @@ class Document:
         self.warnings.append(f"{self.where(path)}: {message}")
 
     def raise_problems(self) -> None:
-        """Raise ``ConfigError`` with all problems, if there are any."""
+        """Raise ``ConfigError`` with all problems, in the order of their lines, if there are any."""
         if self.problems:
-            raise ConfigError(list(dict.fromkeys(self.problems)))
+            raise ConfigError(sorted(dict.fromkeys(self.problems), key=_place))
 
     def table(self, *path: str) -> dict[str, Any]:
         """The raw table at ``path``, overrides applied; empty if there is none. Not to be changed."""
@@ -154,6 +157,11 @@ class Document:
         if not isinstance(value, str):
             raise ValueError("expected a string.")
         return self._demanded(value) if secret.is_reference(value) else value
+
+
+def _place(problem: str) -> tuple[str, int]:
+    match = _PLACE.match(problem)
+    return (match[1], int(match[2])) if match else (problem, 0)
 
 
 def _members(value: Any) -> list[tuple[str | int, Any]]:

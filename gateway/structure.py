@@ -33,7 +33,7 @@ Hook = Callable[[Any, Any], Any]
 _KINDS: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
-    float: "a number",
+    float: "a decimal number",
     str: "a string",
     list: "a list",
     dict: "a table",

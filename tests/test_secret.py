@@ -87,7 +87,9 @@ def test_r61_modes_and_owners(mode: int, owner: int) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o602])
 def test_r61_a_file_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path / "key", mode=mode)
-    with pytest.raises(ValueError, match=f"{path} can be read or written by others .mode {mode:04o}.: chmod 600") as caught:
+    with pytest.raises(
+        ValueError, match=f"{path} can be read or written by others .mode {mode:04o}.: chmod 600"
+    ) as caught:
         resolve(f"file:{path}", {})
     assert CANARY not in str(caught.value)
 

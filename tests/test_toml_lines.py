@@ -101,12 +101,16 @@ def test_every_form_of_key(newline: str) -> None:
     assert locate(text) == EXPECTED
 
 
-@pytest.mark.parametrize("text", ["", "\n\n# nothing\n", "   ", 'a = ""', "a = ''", 'a = """"""', "a = ''''''", "a = []"])
+@pytest.mark.parametrize(
+    "text", ["", "\n\n# nothing\n", "   ", 'a = ""', "a = ''", 'a = """"""', "a = ''''''", "a = []"]
+)
 def test_empty_things(text: str) -> None:
     assert locate(text) == dict.fromkeys(paths(tomli.loads(text)), 1)
 
 
-@pytest.mark.parametrize("value", ['"""a"""""', '""""a""""', "'''a'''''", r'"\\"', r'"\""', '"""\\""""', '"""\\\n  b"""'])
+@pytest.mark.parametrize(
+    "value", ['"""a"""""', '""""a""""', "'''a'''''", r'"\\"', r'"\""', '"""\\""""', '"""\\\n  b"""']
+)
 def test_strings_that_end_in_quotes_or_escapes(value: str) -> None:
     text = f"a = {value}\nb = 1"
     assert locate(text) == {("a",): 1, ("b",): 1 + text.count("\n")}

@@ -13,7 +13,17 @@ from gateway.units import parse_duration, parse_size
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("250ms", 0.25), ("5s", 5), ("2m", 120), ("1h", 3600), ("1d", 86400), ("1.5 s", 1.5), (7, 7), (0.5, 0.5), ("0s", 0)],
+    [
+        ("250ms", 0.25),
+        ("5s", 5),
+        ("2m", 120),
+        ("1h", 3600),
+        ("1d", 86400),
+        ("1.5 s", 1.5),
+        (7, 7),
+        (0.5, 0.5),
+        ("0s", 0),
+    ],
 )
 def test_durations(value: object, seconds: float) -> None:
     assert parse_duration(value) == seconds

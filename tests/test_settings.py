@@ -1,0 +1,84 @@
+"""The settings classes: documented, frozen, and shown with their defaults in the gateway.toml that ships."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import tomli
+
+from gateway import settings
+from gateway.document import Document
+from gateway.settings import DEFAULT_CHAIN, Admin, Config, Key, Model, Plugins, Pool, ProviderConfig, Server, State
+
+SHIPPED = Path(__file__).parents[1] / "gateway.toml"
+CLASSES = [cls for cls in vars(settings).values() if attrs.has(cls) and cls.__module__ == settings.__name__]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_field_is_followed_by_its_meaning(cls: type) -> None:
+    (body,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(body, ast.ClassDef)
+    documented = {
+        field.target.id
+        for field, text in zip(body.body, body.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }  # fmt: skip
+    # The tables of Config are documented by their own classes.
+    tables = {"server", "admin", "plugins", "pool", "state", "keys", "providers", "models"} if cls is Config else set()
+    assert documented == set(attrs.fields_dict(cls)) - tables
+    assert cls.__doc__
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_settings_are_frozen(cls: type) -> None:
+    made: Any = object.__new__(cls)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        made.anything = 1
+
+
+def test_each_position_of_the_chain_has_its_reason() -> None:
+    source = inspect.getsource(settings).partition("DEFAULT_CHAIN = (\n")[2].partition("\n)")[0].splitlines()
+    assert [line.split('"')[1] for line in source] == list(DEFAULT_CHAIN)
+    assert all("  # " in line for line in source)
+
+
+@pytest.mark.parametrize(("name", "cls"), [("server", Server), ("admin", Admin), ("plugins", Plugins), ("pool", Pool)])
+def test_the_shipped_file_shows_every_setting_with_its_default(name: str, cls: type) -> None:
+    shown = Document(SHIPPED, {})
+    assert shown.structure(cls, (name,)) == cls()
+    later = {"workers"} if cls is Server else set()
+    assert (
+        set(tomli.loads(SHIPPED.read_text())[name]) == {field.name for field in attrs.fields(cls) if field.init} - later
+    )
+
+
+@pytest.mark.parametrize(
+    ("cls", "value", "name"),
+    [
+        (Server, {"port": 65536}, "port"), (Server, {"port": -1}, "port"), (Server, {"host": ""}, "host"),
+        (Server, {"max_body": 0}, "max_body"), (Server, {"body_timeout": 0}, "body_timeout"),
+        (Server, {"body_total": "0s"}, "body_total"), (Server, {"workers": 0}, "workers"),
+        (Server, {"max_connections_per_peer": -1}, "max_connections_per_peer"), (Admin, {"port": 65536}, "port"),
+        (Pool, {"max_connections": -1}, "max_connections"), (Pool, {"max_per_host": -1}, "max_per_host"),
+        (Key, {"sha256": "0" * 63}, "sha256"), (Key, {"sha256": "g" * 64}, "sha256"), (Key, {}, "sha256"),
+        (Key, {"sha256": "0" * 64, "max_concurrency": -1}, "max_concurrency"),
+        (Key, {"sha256": "0" * 64, "tokens_per_minute": -1}, "tokens_per_minute"),
+        (Key, {"sha256": "0" * 64, "requests_per_minute": -1}, "requests_per_minute"),
+        (Model, {"targets": []}, "targets"), (ProviderConfig, {"type": ""}, "type"), (State, {"x": 1}, "x"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_out_of_range(tmp_path: Path, cls: type, value: dict[str, object], name: str) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text("")
+    document = Document(path, {})
+    document.set(("table",), value, "here")
+    assert document.structure(cls, ("table",)) is None
+    (problem,) = document.problems
+    assert f"table.{name}: " in problem
