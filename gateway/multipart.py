@@ -1,197 +1,176 @@
-"""Finds the ``model`` field of a ``multipart/form-data`` body that streams through (RFC 7578).
+"""A multipart form (RFC 7578), looked at while it streams by: which model it names, and where.
 
-File contents are never kept. What two readers could read differently is refused, since the model that was authorised
-must be the model the provider finds: bare line feeds, folded or repeated headers, a second ``model``, another spelling.
+Strict where readers differ: what one server takes for a second ``model`` part and another for bytes of a file must not
+pass. So a boundary stands only behind CRLF, part heads have one spelling, and nothing surrounds the form.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-from gateway.body import STEERING, check_model
+from gateway.body import MAX_MODEL, ROUTING, STEERING
 from gateway.errors import InvalidRequest
 
-HOLD = 256 * 1024
-"""Bytes looked at before the body is forwarded; some SDKs send the file in front of the model."""
+MAX_HEAD = 8192
+"""Bytes of one part's head."""
+MAX_PARTS = 1000
 
-_MAX_PARTS = 1_000
-_MAX_HEAD = 8_192  # bytes of one part's headers
-_MAX_VALUE = 1_024  # bytes of the model's name
-_boundary = re.compile(r""";\s*boundary\s*=\s*("[^"]*"|[^;\s]*)""", re.IGNORECASE)
-_boundary_characters = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
-_header = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
-_disposition = re.compile(rb"form-data((?:[ \t]*;[ \t]*[^=;\s\"]+=(?:\"(?:[^\"\\]|\\.)*+\"|[^;\s\"]*))*)[ \t]*", re.IGNORECASE)
-_parameter = re.compile(rb";[ \t]*([^=;\s\"]+)=(\"(?:[^\"\\]|\\.)*+\"|[^;\s\"]*)")
-_escaped = re.compile(rb"\\(.)")
+_BOUNDARY = r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]"  # RFC 2046 section 5.1.1
+_FORM = re.compile(
+    r"multipart/form-data(?:[ \t]*;[ \t]*charset=\"?utf-8\"?)?[ \t]*;[ \t]*"
+    rf'boundary=(?:"(?P<quoted>{_BOUNDARY})"|(?P<plain>[0-9A-Za-z\'+_.-]{{1,70}}))'
+    r"(?:[ \t]*;[ \t]*charset=\"?utf-8\"?)?",
+    re.IGNORECASE,
+)
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_WORD})=("(?:[^"\\\r\n]|\\.)*"|{_WORD}|[^";\\\r\n ]+)')
+_TEXT = re.compile(r'text/plain(?:[ \t]*;[ \t]*charset="?(?:utf-8|us-ascii)"?)?', re.IGNORECASE)
 
 
-class MultipartModel:
-    """Feed it the whole body, chunk by chunk, the part behind the decision too: it watches for a second ``model``.
+class Form:
+    """One form. Feed it all blocks in order; it raises ``InvalidRequest`` at the first that is wrong."""
 
-    Every method raises ``InvalidRequest`` for a body that is malformed or ambiguous.
-    """
-
-    def __init__(self, content_type: str, hold: int = HOLD, late: Callable[[str], None] | None = None) -> None:
-        """``late`` is called with a model that is found after the decision and may raise; without it that is refused."""
-        found = _boundary.findall(content_type)
-        boundary = found[0].strip('"') if len(found) == 1 else ""
-        if not _boundary_characters.fullmatch(boundary):
-            raise _malformed("its Content-Type has no valid boundary")
+    def __init__(self, content_type: str) -> None:
+        match = _FORM.fullmatch(content_type.strip())
+        if match is None:
+            raise InvalidRequest("The Content-Type of a form must be multipart/form-data with one boundary.")
         self.model: str | None = None
-        self.decided = False
-        """The model is known, or ``hold`` bytes or the whole body went by without it."""
-        self.held: list[bytes] = []
-        """The chunks up to the decision, to be forwarded as they are."""
-        self._hold = hold
-        self._late = late
-        self._delimiter = b"--" + boundary.encode()
-        self._buffer = b""
-        self._offset = 0  # of the buffer in the body
-        self._content = 0  # where the current part's content began
-        self._value = (0, 0)  # where the model's name is
+        self.span = (0, 0)
+        """Where the model's name stands, in bytes of the body."""
+        self.ended = False
+        self._mark = b"--" + (match["quoted"] or match["plain"]).encode()
+        self._buffer = b"\r\n"  # what stands before the first boundary, if it stands at the start
+        self._offset = -2  # of the buffer in the body
+        self._name: str | None = None  # of the part being read; None before the first
         self._parts = 0
-        self._is_model = False
-        self._next: Callable[[], bool] = self._begin  # False: more bytes are needed
+        self._sealed = False
 
-    def feed(self, chunk: bytes) -> bool:
-        """Take the next bytes; returns ``decided``."""
-        if not self.decided:
-            self.held.append(chunk)
-        self._buffer += chunk
-        while self._next():
+    def seal(self) -> None:
+        """The body is on its way to where the model, or its absence, has led: no other may be named any more."""
+        self._sealed = True
+
+    def feed(self, block: bytes) -> None:
+        self._buffer += block
+        while self._step():
             pass
-        if self._offset + len(self._buffer) > self._hold:
-            self.decided = True
-        return self.decided
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """The body has ended."""
-        if self._next != self._epilogue:
-            raise _malformed("it ends before its last boundary")
+        if not self.ended:
+            raise InvalidRequest("The form is cut short.")
 
-    def held_with(self, model: str) -> bytes:
-        """``held`` with another name in place of the model's, which must have been found."""
-        start, end = self._value
-        held = b"".join(self.held)
-        return held[:start] + model.encode() + held[end:]
-
-    def _drop(self, size: int) -> None:
-        self._buffer = self._buffer[size:]
-        self._offset += size
-
-    # What comes next.
-
-    def _begin(self) -> bool:
-        if len(self._buffer) < len(self._delimiter) + 2:
+    def _step(self) -> bool:
+        """Take one part off the buffer; whether there may be another in it."""
+        if self.ended:
+            if self._buffer not in (b"", b"\r", b"\r\n"):
+                raise InvalidRequest("The form is followed by something.")
             return False
-        skipped = 2 if self._buffer.startswith(b"\r\n") else 0
-        if not self._buffer.startswith(self._delimiter, skipped):
-            raise _malformed("it does not begin with its boundary")
-        self._drop(skipped + len(self._delimiter))
-        self._next = self._behind_delimiter
+        at = self._buffer.find(self._mark)
+        if at < 0:
+            self._check_text(len(self._buffer))
+            if self._name != "model":
+                self._drop(max(0, len(self._buffer) - len(self._mark) - 1))
+            return False
+        end = at + len(self._mark)
+        follows = self._buffer[end : end + 2]
+        if self._buffer[at - 2 : at] != b"\r\n" or not (b"\r\n".startswith(follows) or b"--".startswith(follows)):
+            raise InvalidRequest("The form's boundary does not stand on a line of its own.")
+        if len(follows) < 2:
+            return False
+        return self._last(at - 2, end + 2) if follows == b"--" else self._next(at - 2, end + 2)
+
+    def _last(self, part_end: int, end: int) -> bool:
+        self._close(part_end)
+        self._drop(end)
+        self.ended = True
         return True
 
-    def _behind_delimiter(self) -> bool:
-        if len(self._buffer) < 2:
+    def _next(self, part_end: int, begin: int) -> bool:
+        """Another part, whose head begins at ``begin``; whether all of that head is here."""
+        end = self._buffer.find(b"\r\n\r\n", begin - 2)
+        if (end if end >= 0 else len(self._buffer)) - begin > MAX_HEAD:
+            raise InvalidRequest("A part of the form has too large a head.")
+        if end < 0:
             return False
-        end = self._buffer[:2]
-        if end == b"--":
-            self.decided = True
-            self._next = self._epilogue
-        elif end == b"\r\n":
-            self._next = self._head
-        else:
-            raise _malformed("something follows a boundary")
-        self._drop(2)
+        head = self._buffer[begin:end]
+        self._close(part_end)
+        self._open(head)
+        self._drop(end + 4)
         return True
 
-    def _head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 and len(self._buffer) <= _MAX_HEAD:
-            return False
+    def _drop(self, count: int) -> None:
+        self._buffer = self._buffer[count:]
+        self._offset += count
+
+    def _check_text(self, size: int) -> None:
+        if self._name == "model" and size > 4 * MAX_MODEL + len(self._mark) + 4:
+            raise InvalidRequest(f"The field 'model' is longer than {MAX_MODEL} characters.")
+
+    def _open(self, head: bytes) -> None:
+        """A part begins. Its name is read the one way in which every server reads it."""
         self._parts += 1
-        if not 0 <= end <= _MAX_HEAD or self._parts > _MAX_PARTS:
-            raise _malformed("it has too many parts, or too long a part header")
-        self._is_model = _is_model(self._buffer[:end])
-        self._content = self._offset + end + 4
-        self._drop(end + 2)  # not the last CRLF: a boundary right behind it, without a content, is found so
-        self._next = self._skip
-        return True
-
-    def _skip(self) -> bool:
-        line_feed = self._buffer.find(b"\n" + self._delimiter)
-        if line_feed < 0:
-            if not self._is_model:
-                self._drop(max(0, len(self._buffer) - len(self._delimiter) - 2))
-            elif len(self._buffer) > _MAX_VALUE + len(self._delimiter) + 4:
-                raise _malformed("its model is too long")
-            return False
-        end = line_feed - 1
-        if self._buffer[end:line_feed] != b"\r" or self._offset + end < self._content:
-            raise _malformed("a boundary does not stand on a line of its own")
-        if self._is_model:
-            self._found(self._content, self._offset + end)
-        self._drop(line_feed + 1 + len(self._delimiter))
-        self._next = self._behind_delimiter
-        return True
-
-    def _found(self, start: int, end: int) -> None:
+        if self._parts > MAX_PARTS:
+            raise InvalidRequest(f"The form has more than {MAX_PARTS} parts.")
+        headers = _headers(head)
+        parameters = _disposition(headers.pop("content-disposition", ""))
+        name = self._name = parameters["name"]
+        known = name.casefold()
+        if known in STEERING:
+            raise InvalidRequest(f"The field '{known}' cannot be set by a request.")
+        if known in ROUTING and known != name:
+            raise InvalidRequest(f"The field '{known}' must be spelt in lower case.")
+        if name != "model":
+            return
         if self.model is not None:
             raise InvalidRequest("The field 'model' is given twice.")
-        value = self._buffer[start - self._offset : end - self._offset]
-        self.model = check_model(value.decode(errors="replace"))
-        self._value = (start, end)
-        if self.decided:
-            if self._late is None:
-                raise InvalidRequest("The field 'model' must come before the file.")
-            self._late(self.model)
-        self.decided = True
+        if self._sealed:
+            raise InvalidRequest("The field 'model' must come before the file.")
+        if (
+            len(parameters) > 1
+            or headers.keys() - {"content-type"}
+            or not _TEXT.fullmatch(headers.get("content-type", "text/plain"))
+        ):
+            raise InvalidRequest("The field 'model' must be plain text.")
 
-    def _epilogue(self) -> bool:
-        if self._buffer.strip(b"\r\n"):
-            raise _malformed("something follows its last boundary")
-        self._drop(len(self._buffer))
-        return False
-
-
-def _is_model(head: bytes) -> bool:
-    """Whether a part with these headers is the ``model`` field."""
-    headers: dict[bytes, bytes] = {}
-    for line in head.split(b"\r\n"):
-        header = _header.fullmatch(line)
-        if not header or header[1].lower() in headers:
-            raise _malformed("a part has a broken, folded or repeated header")
-        headers[header[1].lower()] = header[2]
-    disposition = _disposition.fullmatch(headers.get(b"content-disposition", b""))
-    if not disposition:
-        raise _malformed("a part has no proper Content-Disposition")
-    parameters = [(name.lower(), value) for name, value in _parameter.findall(disposition[1])]
-    names = [_unquote(value) for name, value in parameters if name == b"name"]
-    others = {name for name, _ in parameters}
-    if len(names) != 1 or b"name*" in others:
-        raise _malformed("a part does not have exactly one name")
-    known = names[0].strip().casefold()
-    if known in STEERING:
-        raise InvalidRequest(f"The field '{known}' cannot be set by a request.")
-    if known != "model":
-        return False
-    if names[0] != "model" or others != {b"name"} or not _is_plain(headers):
-        raise InvalidRequest("The field 'model' must be spelt so, and be plain text.")
-    return True
+    def _close(self, end: int) -> None:
+        """The part that was read ends before ``end``; the buffer begins with it if it is the model's."""
+        if self._name is None and self._offset + end != -2:
+            raise InvalidRequest("The form does not begin with its boundary.")
+        if self._name == "model":
+            try:
+                model = self._buffer[:end].decode()
+            except UnicodeDecodeError as error:
+                raise InvalidRequest("The field 'model' is not UTF-8.") from error
+            if not 0 < len(model) <= MAX_MODEL or not model.isprintable():
+                raise InvalidRequest(f"The field 'model' must be 1 to {MAX_MODEL} printable characters.")
+            self.model = model
+            self.span = (self._offset, self._offset + end)
 
 
-def _is_plain(headers: dict[bytes, bytes]) -> bool:
-    kind = headers.get(b"content-type", b"text/plain").replace(b" ", b"").lower()
-    encoding = headers.get(b"content-transfer-encoding", b"8bit").lower()
-    return kind in (b"text/plain", b"text/plain;charset=utf-8") and encoding in (b"7bit", b"8bit", b"binary")
+def _headers(head: bytes) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in head.decode("utf-8", "surrogateescape").split("\r\n"):
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or not re.fullmatch(_WORD, name) or name in headers or "\n" in value or "\r" in value:
+            raise InvalidRequest("A part of the form has a malformed head.")
+        headers[name] = value.strip(" \t")
+    return headers
 
 
-def _unquote(value: bytes) -> str:
-    if value.startswith(b'"'):
-        value = _escaped.sub(rb"\1", value[1:-1])
-    return value.decode(errors="replace")
-
-
-def _malformed(reason: str) -> InvalidRequest:
-    return InvalidRequest(f"The multipart body is malformed: {reason}.")
+def _disposition(value: str) -> dict[str, str]:
+    """The parameters of a Content-Disposition: ``name``, and what is known of a file's name."""
+    kind, rest = value[:9], value[9:]
+    parameters: dict[str, str] = {}
+    at = 0
+    while match := _PARAMETER.match(rest, at):
+        key = match[1].lower()
+        if key in parameters or key not in ("name", "filename", "filename*"):
+            break
+        parameters[key] = match[2]
+        at = match.end()
+    name = parameters.get("name", "")
+    if kind.lower() != "form-data" or at != len(rest) or "\\" in name or name in ("", '""'):
+        raise InvalidRequest("A part of the form has no clear name.")
+    parameters["name"] = name.strip('"')
+    return parameters
