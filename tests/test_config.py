@@ -328,8 +328,8 @@ VALUES = [
     "9e999",
 ]  # fmt: skip
 KNOWN = [
-    "host", "port", "chain", "type", "sha256", "targets", "fallbacks", "models", "headers", "budget", "redis", "workers",
-    "default_provider", "allow_inline_secrets", "timeouts", "provider", "weight",
+    "host", "port", "chain", "type", "sha256", "targets", "fallbacks", "models", "headers", "budget", "redis",
+    "workers", "default_provider", "allow_inline_secrets", "timeouts", "provider", "weight",
 ]  # fmt: skip
 HEADERS = [
     "[server]", "[admin]", "[plugins]", "[keys]", "[keys.a]", "[providers.a]", "[models.a]", "[state]", "[pool]",

@@ -127,23 +127,21 @@ def test_a_validator_that_looks_at_other_fields_runs_on_the_finished_object() ->
 
 
 def test_a_field_with_a_converter_is_validated_after_it() -> None:
+    def lowered(text: str) -> str:
+        return text.lower()
+
     @attrs.frozen
     class Converted:
-        name: str = attrs.field(converter=lambda text: text.lower(), validator=in_(["a"]))
+        name: str = attrs.field(converter=lowered, validator=in_(["a"]))
 
     assert make_converter().structure({"name": "A"}, Converted) == Converted("a")
     (path,) = wrong({"name": "B"}, Converted)
     assert path == ("name",)
 
 
-def test_the_value_is_not_in_the_message() -> None:
-    @attrs.frozen
-    class Checked:
-        name: str = attrs.field(validator=in_(["a"]))
-        number: int = 0
-
-    found = wrong({"name": "sk-canary", "number": "sk-canary"}, Checked)
-    assert "sk-canary" not in found[("number",)]
+def test_a_value_of_the_wrong_type_is_not_in_the_message() -> None:
+    (message,) = wrong({"inner": {"name": "a"}, "count": "sk-canary"}).values()
+    assert "sk-canary" not in message
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", [], [("inner", {})]])
