@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gateway import relay
 from gateway.config import Config
@@ -87,7 +88,8 @@ class Dispatcher:
         finally:
             if reply is not None:
                 if reply.events is not None:
-                    exchange.usage = exchange.usage or reply.events.usage
+                    known = reply.usage if exchange.outcome == "ok" else None
+                    exchange.usage = exchange.usage or reply.events.usage or known
                 if reply.close is not None:
                     reply.close()
             guard.disarm()
@@ -228,11 +230,11 @@ class Dispatcher:
 
     def error_reply(self, exchange: Exchange, error: GatewayError) -> Reply:
         """The error as a reply in the caller's dialect."""
-        headers = {"content-type": "application/json"}
+        headers = CIMultiDict({"content-type": "application/json"})
         body = None
         if isinstance(error, UpstreamRefused) and error.http_status == error.upstream_status:
             body = error.body
-            headers = dict(error.headers)
+            headers = CIMultiDict(error.headers)
         elif isinstance(error, UpstreamError):
             headers["x-should-retry"] = "false"
         if error.retry_after is not None and "retry-after" not in headers:

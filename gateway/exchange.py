@@ -105,7 +105,7 @@ class Reply:
     ``close`` is called once, however the exchange ends; it must give back or abort the upstream connection.
     """
 
-    __slots__ = ("body", "close", "headers", "status", "stream", "taps", "terminated", "usage")
+    __slots__ = ("body", "close", "events", "first", "headers", "status", "stream", "taps", "terminated", "usage")
 
     def __init__(
         self,
@@ -126,6 +126,10 @@ class Reply:
         """Known usage; ``None`` lets the relay read it out of the reply."""
         self.terminated = terminated
         """The stream must end with its dialect's terminal marker (``False``: this provider is known to omit it)."""
+        self.first = b""
+        """What was read of the stream before the head could be sent; sent ahead of the rest."""
+        self.events: Any = None
+        """The core's reader of a stream of events; knows its usage when it has ended."""
         self.taps: list[Callable[[bytes], None]] = []
         """Called with the body bytes the client is sent, in order; what they add up to is complete only when
         ``on_finish`` sees the outcome ``ok``."""

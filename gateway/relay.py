@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Protocol
@@ -248,10 +248,10 @@ async def send_stream(
         guard.arm(SLOW_READER, _too_slow)
         await response.prepare(request)
         try:
+            if reply.first:
+                await _send_block(response, exchange, reply.first, reply.taps)
             async for block in blocks:
-                await _write(response, exchange, block)
-                for tap in reply.taps:
-                    tap(block)
+                await _send_block(response, exchange, block, reply.taps)
         except InBandError as error:
             if not error.orderly:
                 raise
@@ -271,13 +271,21 @@ async def send_stream(
     return response
 
 
-async def _write(response: web.StreamResponse, exchange: Exchange, block: bytes) -> None:
+async def _send_block(
+    response: web.StreamResponse, exchange: Exchange, block: bytes, taps: Sequence[Callable[[bytes], None]]
+) -> None:
     if not exchange.first_byte:
         exchange.first_byte = perf_counter()
     exchange.reply_bytes += len(block)
-    for start in range(0, len(block), _PIECE):
+    if len(block) <= _PIECE:
         exchange.guard.arm(SLOW_READER, _too_slow)
-        await response.write(block[start : start + _PIECE])
+        await response.write(block)
+    else:
+        for start in range(0, len(block), _PIECE):
+            exchange.guard.arm(SLOW_READER, _too_slow)
+            await response.write(block[start : start + _PIECE])
+    for tap in taps:
+        tap(block)
 
 
 async def _interrupt(
