@@ -1,4 +1,4 @@
-"""The fast way over the shared session: its connector's pooled connection, without aiohttp's request and response objects.
+"""The fast way over the shared session: its connector's pooled connection, without aiohttp's own objects.
 
 Building ``ClientRequest`` and ``ClientResponse`` is the largest single cost of a proxied request. What they would build is
 known in advance for an endpoint, so the head is written from parts prepared once. Pool, limits, DNS and TLS stay the
@@ -71,7 +71,10 @@ class Route:
         head = f"{method} {path} HTTP/1.1\r\n{self._host}{''.join(lines)}\r\n"
         if head.count("\n") != len(lines) + 3 or head.count("\r") != len(lines) + 3 or "\0" in head:
             raise ValueError("a header holds a line break")
-        connection = await self._connector.connect(self._request, [], self._timeout)
+        try:
+            connection = await self._connector.connect(self._request, [], self._timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError("no connection in time") from error
         try:
             message, payload = await self._exchange(connection, head.encode("utf-8", "surrogateescape"), body, method)
         except BaseException:
@@ -110,7 +113,8 @@ class Route:
         except EofStream as error:
             raise aiohttp.ServerDisconnectedError from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if reused and not getattr(error, "message", None):
+            # A head that had begun is the "message"; otherwise it is aiohttp's text.
+            if reused and not isinstance(getattr(error, "message", None), RawResponseMessage):
                 raise ReusedConnectionLost from error
             raise
 
