@@ -19,8 +19,9 @@ from aiohttp.web_protocol import RequestHandler
 
 from gateway.errors import GatewayError, InternalError, InvalidRequest, render_body
 
-HEAD_LIMIT = 15.0
-"""Seconds a connection may take for a complete request head."""
+LINGER = 2.0
+"""Seconds the rest of a body is read and dropped after an answer that did not wait for it. Closed with unread bytes, TCP
+resets the connection, and a client that sends first and reads then never sees the answer (RFC 9112 section 9.6)."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
@@ -136,6 +137,7 @@ def _well_framed(handler: Handler, exact: Mapping[tuple[str, str], Handler]) -> 
         if wrong is None:
             return await exact.get((message.method, message.path), handler)(request)
         request._version = HttpVersion11  # the answer's status line would repeat the client's
+        request.protocol._lingering_time = 0.0  # where this request's body ends is not sure
         return refusal(wrong)
 
     return handle
@@ -145,20 +147,27 @@ class Front(web.Server):
     """Makes ``Connection``s, and closes those whose request head does not come."""
 
     def __init__(
-        self, handler: Handler, exact: Mapping[tuple[str, str], Handler], *, max_per_peer: int = 0, **kwargs: Any
+        self,
+        handler: Handler,
+        exact: Mapping[tuple[str, str], Handler],
+        *,
+        max_per_peer: int = 0,
+        head_timeout: float = 15.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(_well_framed(handler, exact), **kwargs)
         self.max_per_peer = max_per_peer
+        self._head_timeout = head_timeout
         self.peers: Counter[str] = Counter()
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._kwargs)
 
     async def sweep(self) -> None:
-        """Run for ever: close connections whose request head takes longer than ``HEAD_LIMIT``."""
+        """Run for ever: close connections whose request head takes longer than ``head_timeout``."""
         while True:
-            await asyncio.sleep(1.0)
-            oldest = monotonic() - HEAD_LIMIT
+            await asyncio.sleep(min(1.0, self._head_timeout / 4))
+            oldest = monotonic() - self._head_timeout
             for connection in self.connections:
                 if isinstance(connection, Connection) and 0.0 < connection.head_since < oldest:
                     connection.force_close()

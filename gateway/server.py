@@ -19,7 +19,7 @@ from gateway import health, plugins
 from gateway.dispatch import Answer, Dispatcher
 from gateway.errors import ConfigError, RouteNotFound, UpgradeRequired
 from gateway.exchange import Exchange, Reply, Surface
-from gateway.front import Front
+from gateway.front import LINGER, Front
 from gateway.routing import Router
 from gateway.upstream import Upstream
 from gateway.watchdog import Watchdog
@@ -117,12 +117,12 @@ class Server:
             self._application(generation),
             self._exact,
             max_per_peer=config.server.max_connections_per_peer,
+            head_timeout=config.server.head_timeout,
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
             # Longer than the 60 s nginx keeps its upstream connections, so that nginx always closes first.
             keepalive_timeout=75.0,
-            lingering_time=0.0,
             shutdown_timeout=1.0,
         )
         await self._serve(runner, config.server.host, config.server.port)
@@ -231,10 +231,13 @@ class Server:
 class _FrontRunner(web.AppRunner):
     """``AppRunner`` with our server protocol."""
 
-    def __init__(self, application: web.Application, exact: Any, *, max_per_peer: int, **kwargs: Any) -> None:
-        super().__init__(application, **kwargs)
+    def __init__(
+        self, application: web.Application, exact: Any, *, max_per_peer: int, head_timeout: float, **kwargs: Any
+    ) -> None:
+        super().__init__(application, lingering_time=LINGER, **kwargs)
         self._exact = exact
         self._max_per_peer = max_per_peer
+        self._head_timeout = head_timeout
         self.front: Front
 
     async def _make_server(self) -> web.Server:
@@ -243,6 +246,7 @@ class _FrontRunner(web.AppRunner):
             made.request_handler,
             self._exact,
             max_per_peer=self._max_per_peer,
+            head_timeout=self._head_timeout,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,

@@ -55,6 +55,9 @@ class Server:
     """Networks of proxies whose ``X-Forwarded-For`` is believed; everybody else's is ignored."""
     shutdown_grace: Duration = Duration(30.0)
     """Time running answers have to finish in when the gateway stops."""
+    head_timeout: Duration = attrs.field(default=Duration(15.0), validator=_SOME)
+    """Longest time for a request's head, from its first byte or the connection's start; beyond it the connection is
+    closed."""
     body_timeout: Duration = attrs.field(default=Duration(60.0), validator=_SOME)
     """Longest pause inside a request body; beyond it the answer is 408."""
     body_total: Duration = attrs.field(default=Duration(600.0), validator=_SOME)
