@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from time import perf_counter
+from math import inf
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -19,8 +20,8 @@ from yarl import URL
 
 from gateway import headers as header_rules
 from gateway.config import Pool, Secret, Timeouts
-from gateway.prepared import ReusedConnectionLost, Route, supported
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
+from gateway.prepared import ReusedConnectionLost, Route, supported
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -33,7 +34,7 @@ _HEAD_LIMIT = 65536  # bytes per header line; providers send rate-limit and poli
 class Answer:
     """An upstream's answer: head now, body as it comes."""
 
-    __slots__ = ("_close", "_content", "_exchange", "_idle", "_name", "headers", "status")
+    __slots__ = ("_close", "_content", "_deadline", "_exchange", "_idle", "_name", "headers", "status")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Answer:
         close: Callable[[], None],
         exchange: Exchange | None,
         endpoint: Endpoint,
+        deadline: float,
     ) -> None:
         self.status = status
         self.headers = headers
@@ -50,6 +52,7 @@ class Answer:
         self._close = close
         self._exchange = exchange
         self._idle = endpoint.timeouts.idle
+        self._deadline = deadline
         self._name = endpoint.name
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -58,7 +61,9 @@ class Answer:
         guard = self._exchange.guard if self._exchange is not None else None
         try:
             while True:
-                if guard is not None:
+                if self._deadline < inf:
+                    self._arm_deadline(guard)
+                elif guard is not None:
                     guard.arm(self._idle, self._stalled)
                 block = await content.readany()
                 if not block:
@@ -97,6 +102,19 @@ class Answer:
         """Give the connection back if the body was read to its end, else abort it. Idempotent."""
         self._close()
 
+    def _arm_deadline(self, guard: Any) -> None:
+        """Also for an answer that never stalls: looked at before each read."""
+        left = self._deadline - monotonic()
+        if left <= 0:
+            raise self._too_long()
+        if guard is not None and self._idle and self._idle < left:
+            guard.arm(self._idle, self._stalled)
+        elif guard is not None:
+            guard.arm(left, self._too_long)
+
+    def _too_long(self) -> UpstreamError:
+        return UpstreamTimeout("The provider's answer took too long.", target=self._name)
+
     def _stalled(self) -> UpstreamError:
         return UpstreamTimeout("The provider stopped sending.", target=self._name)
 
@@ -120,8 +138,10 @@ class Endpoint:
         self._tls = tls
         self._headers = dict(headers)
         self._urls: dict[str, URL] = {}
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect or None)
-        address = URL(self._base, encoded=True)
+        # "connect" includes the wait for a free connection of the pool.
+        connect = timeouts.connect or None
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect)
+        address = _address(self._base)
         self._root = address.raw_path.rstrip("/")
         self._route = (
             Route(upstream.session, address, tls, self._timeout, _HEAD_LIMIT) if supported() else None
@@ -166,15 +186,17 @@ class Endpoint:
         ``UpstreamUnreachable``, ``UpstreamTimeout`` or ``UpstreamProtocolError`` (redirects are never followed).
         """
         guard = exchange.guard if exchange is not None else None
+        limits = self.timeouts
+        deadline = monotonic() + limits.total if limits.total else inf
         if guard is not None:
-            guard.arm(self.timeouts.first_token, self._silent)
+            guard.arm(min(limits.first_token or inf, limits.total or inf), self._silent)
         began = perf_counter()
         outgoing = self._request_headers(exchange, headers)
         try:
             if self._route is not None and (body is None or type(body) is bytes):
-                answer = await self._prepared(exchange, method, path, query, outgoing, body)
+                answer = await self._prepared(exchange, method, path, query, outgoing, body, deadline)
             else:
-                answer = await self._requested(exchange, method, path, query, outgoing, body)
+                answer = await self._requested(exchange, method, path, query, outgoing, body, deadline)
         except asyncio.CancelledError:
             if guard is None or (error := guard.caught()) is None:
                 raise
@@ -194,7 +216,14 @@ class Endpoint:
         return answer
 
     async def _prepared(
-        self, exchange: Exchange | None, method: str, path: str, query: str, headers: CIMultiDict[str], body: Any
+        self,
+        exchange: Exchange | None,
+        method: str,
+        path: str,
+        query: str,
+        headers: CIMultiDict[str],
+        body: Any,
+        deadline: float,
     ) -> Answer:
         route = self._route
         assert route is not None
@@ -209,10 +238,17 @@ class Endpoint:
                 raise
             connection, message, payload = await route.call(method, target, headers, body)
         payload.on_eof(connection.release)
-        return Answer(message.code, message.headers, payload, connection.close, exchange, self)
+        return Answer(message.code, message.headers, payload, connection.close, exchange, self, deadline)
 
     async def _requested(
-        self, exchange: Exchange | None, method: str, path: str, query: str, headers: CIMultiDict[str], body: Any
+        self,
+        exchange: Exchange | None,
+        method: str,
+        path: str,
+        query: str,
+        headers: CIMultiDict[str],
+        body: Any,
+        deadline: float,
     ) -> Answer:
         response = await self._upstream.session.request(
             method,
@@ -223,7 +259,7 @@ class Endpoint:
             timeout=self._timeout,
             ssl=self._tls,
         )
-        return Answer(response.status, response.headers, response.content, response.close, exchange, self)
+        return Answer(response.status, response.headers, response.content, response.close, exchange, self, deadline)
 
     async def get_json(self, path: str, ttl: float) -> Any:
         """A JSON document (model lists), kept for ``ttl`` seconds in the shared ``CachedSession``.
@@ -242,6 +278,16 @@ class Endpoint:
 
     def _silent(self) -> UpstreamError:
         return UpstreamTimeout("The provider did not answer in time.", target=self.name)
+
+
+def _address(base_url: str) -> URL:
+    """What every URL of an endpoint begins with. A query or a fragment would swallow the path behind it."""
+    url = URL(base_url, encoded=True)
+    if url.scheme not in ("http", "https") or not url.raw_host or {"?", "#", "@", "\\"} & set(base_url):
+        raise ValueError("the address must be http[s]://HOST[:PORT][/PATH], without user, query or fragment")
+    if not base_url.isascii() or any(char <= " " for char in base_url):
+        raise ValueError("the address must be plain ASCII without spaces")
+    return url
 
 
 class Upstream:
@@ -277,7 +323,10 @@ class Upstream:
         client_cert: str | None = None,
         client_key: str | None = None,
     ) -> Endpoint:
-        """The way to one provider. Raises ``OSError`` or ``ssl.SSLError`` if TLS files cannot be used."""
+        """The way to one provider.
+
+        Raises ``ValueError`` for a base URL that is not one, ``OSError`` or ``ssl.SSLError`` if TLS files cannot be used.
+        """
         tls: ssl.SSLContext | bool = True
         if ca_file or client_cert:
             identity = (ca_file, client_cert, client_key)
