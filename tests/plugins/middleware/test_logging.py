@@ -406,7 +406,7 @@ async def test_r60_a_real_gateway_writes_one_line_per_exchange_however_it_ends(
     await ask("streamed", stream=True)
     upstream.script = error(500, CANARIES[3])
     await ask("upstream-failed")
-    upstream.script = chat_stream(5, ending="close")
+    upstream.script = chat_stream(5, done=False, ending="close")
     with pytest.raises(Truncated):
         await ask("cut", stream=True)
     await fetch(f"{gateway.url}/v1/chat/completions", "POST", [("X-Request-ID", "refused")], b"{")
