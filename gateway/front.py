@@ -20,8 +20,11 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.errors import GatewayError, InternalError, InvalidRequest, render_body
 
 LINGER = 2.0
-"""Seconds the rest of a body is read and dropped after an answer that did not wait for it. Closed with unread bytes, TCP
-resets the connection, and a client that sends first and reads then never sees the answer (RFC 9112 section 9.6)."""
+"""Seconds the rest of a body is read and dropped after an answer that did not wait for it.
+
+Closed with unread bytes, TCP resets the connection, and a client that sends all before it reads never sees the answer
+(RFC 9112 section 9.6).
+"""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
@@ -96,11 +99,11 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        heads = self._request_count
         super().data_received(data)
-        waiter = self._waiter
-        if waiter is None or waiter.done():
+        if self._request_count != heads:
             self.head_since = 0.0
-        elif not self.head_since:
+        elif not self.head_since and self._waiter is not None and not self._waiter.done():
             self.head_since = monotonic()
 
     def handle_error(

@@ -1,0 +1,138 @@
+"""Virtual keys: who has one is known by its digest, who has none learns nothing."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import Exchange
+from gateway.config import Key
+from gateway.errors import Unauthenticated
+from gateway_plugins.middleware import auth
+from tests.support.exchanges import make_exchange, make_runtime
+
+ALICE, BOB = "hg-alice-0123456789abcdef", "hg-bob-0123456789abcdef"
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def make(**keys: Key) -> auth.Plugin:
+    return auth.Plugin(None, make_runtime(config=SimpleNamespace(keys=keys)))
+
+
+@pytest.fixture(scope="module")
+def plugin() -> auth.Plugin:
+    return make(
+        alice=Key(
+            sha256=digest(ALICE), models=("gpt-*",), requests_per_minute=7, tokens_per_minute=8, max_concurrency=9
+        ),
+        bob=Key(sha256=digest(BOB).upper()),
+    )
+
+
+def asked(plugin: auth.Plugin, **headers: str) -> Exchange:
+    exchange = make_exchange({name.replace("_", "-"): value for name, value in headers.items()})
+    plugin.on_request(exchange)
+    return exchange
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {ALICE}"},
+        {"authorization": f"bearer {ALICE}"},
+        {"Authorization": f"BEARER   {ALICE}  "},
+        {"x_api_key": ALICE},
+        {"api_key": ALICE},
+        {"x_goog_api_key": ALICE},
+        {"Authorization": "Basic dXNlcjpwYXNz", "x_api_key": ALICE},
+        {"Authorization": "Bearer ", "x_api_key": ALICE},
+    ],
+    ids=str,
+)
+def test_every_sdks_way_to_send_a_key(plugin: auth.Plugin, headers: dict[str, str]) -> None:
+    principal = asked(plugin, **headers).principal
+    assert principal is not None and principal.name == "alice"
+
+
+def test_the_principal_carries_what_its_key_may_do(plugin: auth.Plugin) -> None:
+    principal = asked(plugin, x_api_key=ALICE).principal
+    assert principal is not None
+    assert (principal.models, principal.requests_per_minute) == (("gpt-*",), 7)
+    assert (principal.tokens_per_minute, principal.max_concurrency) == (8, 9)
+    assert ALICE not in repr(principal) and digest(ALICE) not in repr(principal)
+
+
+def test_keys_are_not_mixed_up(plugin: auth.Plugin) -> None:
+    assert [asked(plugin, x_api_key=key).principal.name for key in (BOB, ALICE)] == ["bob", "alice"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {}, {"Authorization": ""}, {"Authorization": "Bearer"}, {"Authorization": f"Bearer {ALICE}x"},
+        {"Authorization": ALICE}, {"Authorization": f"Token {ALICE}"}, {"Authorization": f"Bearer {ALICE[:-1]}"},
+        {"Authorization": f"Bearer {ALICE} {BOB}"}, {"x_api_key": ALICE.upper()}, {"Cookie": f"key={ALICE}"},
+        {"x_api_key": digest(ALICE)}, {"x_api_key": bytes.fromhex(digest(ALICE)).decode("latin-1")},
+        {"Authorization": f"Bearer {BOB}x", "x_api_key": ALICE},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_r11_all_else_is_refused_also_the_stored_digest(plugin: auth.Plugin, headers: dict[str, str]) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        asked(plugin, **headers)
+    assert refused.value.message == Unauthenticated().message
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=()), max_size=600))
+def test_r14_no_key_breaks_it(key: str) -> None:
+    plugin = make(alice=Key(sha256=digest(ALICE)))
+    for header in ("x_api_key", "Authorization"):
+        with pytest.raises(Unauthenticated):
+            asked(plugin, **{header: f"Bearer {key}" if header == "Authorization" else key})
+
+
+def test_r14_a_key_too_long_is_not_even_hashed(plugin: auth.Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "sha256", None)
+    with pytest.raises(Unauthenticated):
+        asked(plugin, x_api_key="k" * 513)
+
+
+def test_r12_keys_with_a_long_common_beginning_are_never_mixed_up() -> None:
+    common = "hg-" + "c" * 57
+    keys = {name: common + name for name in ("kept", "revoked", "other")}
+    plugin = make(**{name: Key(sha256=digest(key)) for name, key in keys.items() if name != "revoked"})
+    order = random.Random(7)
+    for name in order.choices(list(keys), k=1000):
+        if name == "revoked":
+            with pytest.raises(Unauthenticated):
+                asked(plugin, x_api_key=keys[name])
+        else:
+            assert asked(plugin, x_api_key=keys[name]).principal.name == name  # type: ignore[union-attr]
+
+
+def test_r11_nothing_it_holds_is_a_key(plugin: auth.Plugin) -> None:
+    assert ALICE not in str(vars(plugin)) and BOB not in str(vars(plugin))
+
+
+def test_r11_digests_are_compared_in_constant_time() -> None:
+    tree = ast.parse(inspect.getsource(auth))
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert "hmac.compare_digest" in called
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and any(isinstance(op, (ast.Eq, ast.NotEq)) for op in node.ops):
+            names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+            assert not names & {"digest", "stored", "credential", "token"}, ast.unparse(node)
+
+
+def test_without_keys_everybody_comes_in() -> None:
+    assert asked(make()).principal is None
