@@ -1,4 +1,4 @@
-"""Plugins: find, load, validate, and compile their hooks into tuples. One ``Plugins`` per loaded configuration.
+"""Plugins: load, validate, and compile their hooks into tuples. One ``Plugins`` per loaded configuration.
 
 pluggy declares, validates and orders. It does not call: its call is synchronous, so an ``async def`` hook could neither
 short-circuit nor be awaited in order. Requests walk the compiled tuples instead.
@@ -7,16 +7,11 @@ short-circuit nor be awaited in order. Requests walk the compiled tuples instead
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
 import logging
-import sys
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, ItemsView
-from importlib.metadata import entry_points
-from pathlib import Path
+from collections.abc import Callable, Coroutine, ItemsView, Iterator
 from time import perf_counter
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -26,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from gateway import hookspecs
 from gateway.config import Config, Document, did_you_mean
 from gateway.errors import PluginError
+from gateway.finder import Finder
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -37,7 +33,7 @@ log = logging.getLogger("hookgate")
 REQUEST_HOOKS = ("on_request", "select", "on_reply", "on_event", "on_error", "on_finish")
 PROVIDER_HOOKS = ("forward", "list_models", "check_health")
 _SYNC_ONLY = ("on_event", "routes", "commands")
-ENTRY_POINTS = "hookgate.plugins"
+HOOKS = tuple(name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction))
 _USUAL = 0.0001  # the first bound of HookStats; nearly every run is below it
 
 
@@ -212,53 +208,90 @@ def _fit(impl: pluggy.HookImpl, spec: inspect.Signature) -> Callable[..., Any]:
     return lambda *args: function(*[args[index] for index in kept])
 
 
+@attrs.frozen
+class _Wanted:
+    """A plugin the configuration names."""
+
+    name: str
+    kind: str
+    file: str
+    """The name of its file, without ``.py``."""
+    named_at: tuple[str, ...]
+    """Where problems with the plugin itself are told."""
+    table: tuple[str, ...]
+    """Where its settings stand."""
+
+
+def _wanted(config: Config) -> Iterator[_Wanted]:
+    for name in config.plugins.chain:
+        yield _Wanted(name, "middleware", name, ("plugins", "chain"), ("plugins", name))
+    for name, provider in config.providers.items():
+        yield _Wanted(name, "provider", provider.type, ("providers", name, "type"), ("providers", name))
+
+
+@attrs.frozen
+class NoSettings:
+    """What a module without a class ``Settings`` takes."""
+
+
 def load(config: Config, document: Document, runtime: Runtime) -> Plugins:
     """Load what ``chain`` and ``[providers]`` name. Every mistake becomes a problem of ``document``; none is raised."""
     plugins = Plugins(runtime)
     finder = Finder(config, document.path.parent)
-    chosen: list[tuple[str, str, Any, str]] = []
-    for name in config.plugins.chain:
-        if (made := _make(finder, document, runtime, name, "middleware", name, ("plugins", name))) is not None:
-            chosen.append((name, "middleware", *made))
-    for name, provider in config.providers.items():
-        if (made := _make(finder, document, runtime, name, "provider", provider.type, ("providers", name))) is not None:
-            chosen.append((name, "provider", *made))
-    for name in set(config.plugins.tables) - set(config.plugins.chain):
-        document.problem(
-            ("plugins", name), f"[plugins.{name}] has no effect: '{name}' is not in chain."
-            + did_you_mean(name, config.plugins.chain)
-        )  # fmt: skip
-    for name, kind, plugin, file in reversed(chosen):
-        try:
-            _register(plugins.manager, plugin, f"{name}")
-            if kind == "provider" and not hasattr(plugin, "forward") and not hasattr(plugin, "check_health"):
-                raise PluginError("a provider needs a forward or check_health hook")
-        except (PluginError, pluggy.PluginValidationError, ValueError) as error:
-            document.problem(_place(kind, name), f"plugin '{name}' ({file}): {error}")
+    made = [(wanted, _make(wanted, finder, document, runtime)) for wanted in _wanted(config)]
+    for wanted, loaded in reversed(made):  # pluggy calls the last registered first
+        if loaded is None:
             continue
-        hooks = tuple(
-            hook for hook, spec in inspect.getmembers(hookspecs, inspect.isfunction)
-            if getattr(type(plugin), hook, None) is not None and hasattr(spec, f"{hookspecs.PROJECT}_spec")
-        )  # fmt: skip
-        plugins.loaded.insert(0, Loaded(name, kind, file, plugin, hooks))
+        try:
+            _register(plugins.manager, loaded)
+        except (PluginError, pluggy.PluginValidationError, ValueError) as error:
+            document.problem(wanted.named_at, f"plugin '{loaded.name}' ({loaded.file}): {error}")
+        else:
+            plugins.loaded.insert(0, loaded)
     plugins.compile()
+    for name in set(config.plugins.tables) - set(config.plugins.chain):
+        hint = did_you_mean(name, config.plugins.chain)
+        document.problem(("plugins", name), f"[plugins.{name}] has no effect: '{name}' is not in chain.{hint}")
     document.warnings.extend(finder.unnamed(config))
     return plugins
 
 
-def _place(kind: str, name: str) -> tuple[str, ...]:
-    return ("providers", name) if kind == "provider" else ("plugins", "chain")
+def _make(wanted: _Wanted, finder: Finder, document: Document, runtime: Runtime) -> Loaded | None:
+    """Import the module, structure its settings, make its ``Plugin``; ``None`` after reporting a problem."""
+    name = wanted.name
+    try:
+        module, file = finder.load(wanted.file, wanted.kind)
+    except PluginError as error:
+        document.problem(wanted.named_at, str(error))
+        return None
+    if not hasattr(module, "Plugin"):
+        document.problem(wanted.named_at, f"plugin '{name}' ({file}) has no class Plugin.")
+        return None
+    ignore = ("type",) if wanted.kind == "provider" else ()
+    settings = document.structure(getattr(module, "Settings", NoSettings), wanted.table, ignore=ignore)
+    if settings is None:
+        return None
+    try:
+        plugin = module.Plugin(settings, runtime.named(name))
+    except Exception as error:  # noqa: BLE001 - told with the other problems, all at once
+        document.problem(wanted.named_at, f"plugin '{name}' ({file}): {error}")
+        return None
+    return Loaded(name, wanted.kind, file, plugin, tuple(hook for hook in HOOKS if hasattr(plugin, hook)))
 
 
-def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
-    manager.register(plugin, name=name)
+def _register(manager: pluggy.PluginManager, loaded: Loaded) -> None:
+    """Raises ``PluginError``, ``PluginValidationError``, or ``ValueError`` where two plugins have one name."""
+    plugin = loaded.plugin
+    if loaded.kind == "provider" and not {"forward", "check_health"} & set(loaded.hooks):
+        raise PluginError("a provider needs a forward or check_health hook")
+    manager.register(plugin, name=loaded.name)
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         unknown = str(error).split("'")[1] if "'" in str(error) else ""
         known = [hook.name for hook in manager.get_hookcallers(plugin) or [] if hook.has_spec()]
         manager.unregister(plugin)
-        names = [n for n, f in inspect.getmembers(hookspecs, inspect.isfunction) if n not in known]
+        names = [name for name in HOOKS if name not in known]
         raise PluginError(f"there is no hook '{unknown}'.{did_you_mean(unknown, names)}") from error
     for caller in manager.get_hookcallers(plugin) or []:
         for impl in caller.get_hookimpls():
@@ -268,111 +301,3 @@ def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
                 raise PluginError(f"{caller.name}: wrappers are not supported; they could not await")
             if caller.name in _SYNC_ONLY and inspect.iscoroutinefunction(impl.function):
                 raise PluginError(f"{caller.name} must be a plain function, not async")
-
-
-def _make(
-    finder: Finder, document: Document, runtime: Runtime, name: str, kind: str, module_name: str, path: tuple[str, ...]
-) -> tuple[Any, str] | None:
-    """Import the module, structure its settings, make its ``Plugin``; ``None`` after reporting a problem."""
-    where = _place(kind, name) if kind == "middleware" else (*path, "type")
-    try:
-        module, file = finder.load(module_name, kind)
-    except PluginError as error:
-        document.problem(where, str(error))
-        return None
-    ignore = ("type",) if kind == "provider" else ()
-    settings_class = getattr(module, "Settings", None)
-    plugin_class = getattr(module, "Plugin", None)
-    if plugin_class is None:
-        document.problem(where, f"plugin '{name}' ({file}) has no class Plugin.")
-        return None
-    settings = None
-    if settings_class is None:
-        if set(document.table(*path)) - set(ignore):
-            document.problem(path, f"plugin '{name}' takes no settings.")
-            return None
-    elif document.table(*path):
-        if (settings := document.structure(settings_class, path, ignore=ignore)) is None:
-            return None
-    else:
-        try:
-            settings = settings_class()
-        except TypeError as error:
-            document.problem(where, f"plugin '{name}' needs settings: {error}")
-            return None
-    try:
-        return plugin_class(settings, runtime.named(name)), file
-    except Exception as error:
-        document.problem(where, f"plugin '{name}' ({file}): {error}")
-        return None
-
-
-class Finder:
-    """Resolves a plugin name: folders, then the shipped ones, then entry points. Nothing else is ever run."""
-
-    def __init__(self, config: Config, base: Path) -> None:
-        self._folders = [base / folder for folder in config.plugins.folders]
-        spec = importlib.util.find_spec("gateway_plugins")
-        self._shipped = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-
-    def load(self, name: str, kind: str) -> tuple[ModuleType, str]:
-        """The module and the file it came from. Raises ``PluginError``."""
-        if not name.isidentifier():
-            raise PluginError(f"'{name}' is not a plugin name")
-        for folder in [*self._folders, *self._shipped]:
-            for place in (folder / f"{name}.py", folder / _subfolder(kind) / f"{name}.py"):
-                if place.is_file():
-                    return self._import(name, kind, place), str(place)
-        for point in entry_points(group=ENTRY_POINTS, name=name):
-            try:
-                module = point.load()
-            except Exception as error:
-                raise PluginError(f"plugin '{name}' ({point.value}) cannot be imported: {error!r}") from error
-            return module, point.value
-        hint = did_you_mean(name, self.names(kind))
-        raise PluginError(f"there is no {kind} plugin '{name}'.{hint}")
-
-    def names(self, kind: str) -> list[str]:
-        found: list[str] = []
-        for folder in [*self._folders, *self._shipped]:
-            for place in (folder, folder / _subfolder(kind)):
-                found += [file.stem for file in sorted(place.glob("*.py")) if not file.stem.startswith("_")]
-        return list(dict.fromkeys(found)) + [point.name for point in entry_points(group=ENTRY_POINTS)]
-
-    def unnamed(self, config: Config) -> list[str]:
-        """A warning per file lying in a plugin folder of the user's that the configuration does not name."""
-        used = {*config.plugins.chain, *(provider.type for provider in config.providers.values())}
-        shipped = {place.resolve() for place in self._shipped}
-        return [
-            f"{file}: not loaded, because nothing in the configuration names '{file.stem}'."
-            for folder in self._folders if folder.is_dir() and folder.resolve() not in shipped
-            for file in sorted([*folder.glob("*.py"), *folder.glob("middleware/*.py"), *folder.glob("providers/*.py")])
-            if not file.stem.startswith("_") and file.stem not in used and not (folder / "__init__.py").is_file()
-        ]  # fmt: skip
-
-    def _import(self, name: str, kind: str, file: Path) -> ModuleType:
-        # A name of its own in sys.modules: plugins/middleware/logging.py must never answer `import logging`.
-        shipped = any(file.is_relative_to(place) for place in self._shipped)
-        qualified = (
-            f"gateway_plugins.{_subfolder(kind)}.{name}" if shipped and file.parent.name == _subfolder(kind)
-            else f"hookgate_plugins.{abs(hash(str(file.resolve()))):x}.{name}"
-        )  # fmt: skip
-        if qualified in sys.modules:
-            return sys.modules[qualified]
-        spec = importlib.util.spec_from_file_location(qualified, file)
-        if spec is None or spec.loader is None:
-            raise PluginError(f"plugin '{name}' ({file}) cannot be imported")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[qualified] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
-            del sys.modules[qualified]
-            if not isinstance(error, Exception):
-                raise
-            raise PluginError(f"plugin '{name}' ({file}) cannot be imported: {error!r}") from error
-        return module
-
-
-def _subfolder(kind: str) -> str:
-    return "providers" if kind == "provider" else "middleware"

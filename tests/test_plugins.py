@@ -27,13 +27,19 @@ async def load(folder: Path, toml: str, **files: str) -> tuple[plugins.Plugins, 
 
 
 BROKEN = {
-    "misspelt hook": ("    @hookimpl\n    def on_requst(self, exchange): pass\n", "no hook 'on_requst'. Did you mean 'on_request'?"),
+    "misspelt hook": (
+        "    @hookimpl\n    def on_requst(self, exchange): pass\n",
+        "no hook 'on_requst'. Did you mean 'on_request'?",
+    ),
     "wrong parameter": ("    @hookimpl\n    def on_request(self, exchnge): pass\n", "exchnge"),
     "async wrapper": (
         "    @hookimpl(wrapper=True)\n    async def on_request(self, exchange):\n        yield\n",
         "on_request",
     ),
-    "wrapper": ("    @hookimpl(wrapper=True)\n    def on_request(self, exchange):\n        return (yield)\n", "wrappers"),
+    "wrapper": (
+        "    @hookimpl(wrapper=True)\n    def on_request(self, exchange):\n        return (yield)\n",
+        "wrappers",
+    ),
     "async event": ("    @hookimpl\n    async def on_event(self, exchange, event): pass\n", "plain function"),
 }
 
@@ -70,6 +76,37 @@ base_urll = "x"
         assert expected in text
     with pytest.raises(ConfigError):
         document.raise_problems()
+
+
+NEEDY = """
+import attrs
+
+@attrs.frozen
+class Settings:
+    url: str
+
+class Plugin:
+    def __init__(self, settings, runtime): pass
+"""
+
+
+async def test_settings_that_are_missing_or_not_wanted_are_told(tmp_path: Path) -> None:
+    toml = '[plugins]\nchain = ["needy", "plain"]\n[plugins.plain]\nx = 1\n'
+    _, document = await load(tmp_path, toml, needy=NEEDY, plain=GOOD)
+    with pytest.raises(ConfigError) as raised:
+        document.raise_problems()
+    where = tmp_path / "gateway.toml"
+    assert raised.value.problems == [
+        f"{where}:1: plugins.needy.url: is missing.", f"{where}:4: plugins.plain.x: unknown key.",
+    ]  # fmt: skip
+
+
+async def test_a_provider_forwards_or_tells_its_health(tmp_path: Path) -> None:
+    toml = '[plugins]\nchain = []\n[providers.mine]\ntype = "mine"\n'
+    _, document = await load(tmp_path, toml, mine=GOOD)
+    (problem,) = document.problems
+    assert "gateway.toml:4: " in problem
+    assert "a provider needs a forward or check_health hook" in problem
 
 
 async def test_only_what_is_named_is_run(tmp_path: Path) -> None:
