@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 
 Provenance = Literal["reported", "partial", "estimated"]
 CacheState = Literal["hit", "miss", "bypass", "coalesced"]
+_SHORT = 1 << 18  # bytes
 Outcome = Literal["ok", "refused", "upstream_failed", "failed", "client_gone"]
 
 
@@ -139,7 +140,7 @@ class Exchange:
     """One request with its answer. Made by the dispatcher, walked through the chain, seen last by ``on_finish``."""
 
     __slots__ = (
-        "_reader", "cache", "client_ip", "dropped", "error", "finished", "first_byte", "guard", "headers", "id",
+        "_arrived", "_reader", "cache", "client_ip", "dropped", "error", "finished", "first_byte", "guard", "headers", "id",
         "method", "model", "notes", "outcome", "path", "payload", "principal", "query", "reply_bytes", "request",
         "started", "status", "stream", "surface", "tail", "target", "tried", "upstream_seconds", "usage",
     )  # fmt: skip
@@ -158,6 +159,7 @@ class Exchange:
         self.headers: Mapping[str, str] = request.headers
         self.client_ip = ""
         self.principal: Principal | None = None
+        self._arrived: bytes | None = None
         self._reader = reader
         self.guard: Any = None
         """The time limit this exchange is under now (``gateway.watchdog.Guard``); the core's."""
@@ -195,3 +197,13 @@ class Exchange:
         if self.payload is None:
             self.payload = await self._reader(self)
         return self.payload
+
+    def arrived(self) -> bytes | None:
+        """The body as it came, unchecked, if it is short and all of it is here already; nothing is awaited or parsed.
+
+        Good for recognising a body that was read, checked and answered before; ``read()`` afterwards works as ever.
+        """
+        content = self.request.content
+        if self._arrived is None and content.is_eof() and content.exception() is None and content.total_bytes <= _SHORT:
+            self._arrived = content.read_nowait(-1)
+        return self._arrived

@@ -148,14 +148,12 @@ class Intake:
         return payload
 
     async def _json(self, exchange: Exchange) -> Any:
-        content = exchange.request.content
-        if content.is_eof() and content.exception() is None:
-            raw = content.read_nowait(-1)  # all of it is here already: nothing to wait for
-            if len(raw) > self._max_body:
-                raise self._too_large()
-        else:
+        raw = exchange.arrived()
+        if raw is None:
             blocks = [block async for block in self._chunks(exchange)]
             raw = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        elif len(raw) > self._max_body:
+            raise self._too_large()
         if len(raw) <= bodies.SMALL:
             return bodies.parse_small(raw)
         return await bodies.parse(raw)

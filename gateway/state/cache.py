@@ -17,7 +17,7 @@ from aiohttp_client_cache.backends.base import DictCache
 
 OVERHEAD = 1024
 """Bytes an entry costs beside its body: key, headers, objects (measured: 0.9 KiB)."""
-_MAGIC = b"HGR1"
+_MAGIC = b"HGR2"
 _FRAME = Struct(">4sII")  # magic, CRC-32 of all that follows, length of the JSON head; then the head, then the body
 
 
@@ -35,6 +35,10 @@ class Entry:
     """The fields of ``gateway.exchange.Usage``, in order."""
     dropped: tuple[str, ...] = ()
     """What the translation for this answer could not carry (``x-gateway-dropped``)."""
+    model: str | None = None
+    """The model the request named: who may not use it does not get the answer either."""
+    unasked: bool = True
+    """Cacheable by itself; else only because its client asked, and only for those who ask too."""
 
     @property
     def size(self) -> int:
@@ -51,7 +55,11 @@ class Codec:
 
     @staticmethod
     def dumps(entry: Entry) -> bytes:
-        head = orjson.dumps([entry.stored, entry.expires, entry.headers, entry.streamed, entry.usage, entry.dropped])
+        facts = (
+            entry.stored, entry.expires, entry.headers, entry.streamed, entry.usage, entry.dropped, entry.model,
+            entry.unasked,
+        )  # fmt: skip
+        head = orjson.dumps(facts)
         check = zlib.crc32(entry.body, zlib.crc32(head))
         return b"".join((_FRAME.pack(_MAGIC, check, len(head)), head, entry.body))
 
@@ -62,10 +70,9 @@ class Codec:
         if magic != _MAGIC or zlib.crc32(memoryview(raw)[_FRAME.size :]) != check:
             raise ValueError("not a cache entry, or a damaged one")
         start = _FRAME.size + length
-        stored, expires, headers, streamed, usage, dropped = orjson.loads(raw[_FRAME.size : start])
-        return Entry(
-            stored, expires, headers, raw[start:], streamed, None if usage is None else tuple(usage), tuple(dropped)
-        )
+        stored, expires, headers, streamed, usage, dropped, model, unasked = orjson.loads(raw[_FRAME.size : start])
+        used = None if usage is None else tuple(usage)
+        return Entry(stored, expires, headers, raw[start:], streamed, used, tuple(dropped), model, unasked)
 
 
 class MemoryTier(DictCache):

@@ -128,10 +128,11 @@ def digest(fields: Iterable[str], body: bytes) -> str:
 class Recording:
     """An answer on its way to the client, kept until it is known to be complete. Too long, it is let go."""
 
-    __slots__ = ("_limit", "_parts", "_size", "headers", "key", "streamed")
+    __slots__ = ("_limit", "_parts", "_size", "headers", "key", "streamed", "unasked")
 
-    def __init__(self, key: str, limit: int) -> None:
+    def __init__(self, key: str, limit: int, unasked: bool) -> None:
         self.key = key
+        self.unasked = unasked
         self.headers: dict[str, str] = {}
         self.streamed = False
         self._limit = limit
@@ -180,34 +181,59 @@ class Plugin:
         headers = cast("CIMultiDictProxy[str]", exchange.headers)
         asked = headers.getall("cache-control", None)
         wish = _NO_WISH if asked is None else parse_cache_control(",".join(asked))
+        now = self._clock()
+        if (hit := self._known(exchange, headers, wish, now)) is not None:
+            return _replay(exchange, hit, now)
         if not (wish.store and await self._is_eligible(exchange, wish)):
             exchange.cache = "bypass"
         else:
-            key = self._key(exchange, headers)
-            now = self._clock()
+            key = self._key(exchange, headers, exchange.payload.raw)
             entry = await self._find(key, now) if wish.read else None
             if entry is not None and now - entry.stored <= wish.max_age:
                 return _replay(exchange, entry, now)
             exchange.cache = "miss"
-            exchange.notes[_NOTE] = Recording(key, self._settings.max_entry)
+            unasked = not wish.asked or self._is_unasked(exchange)
+            exchange.notes[_NOTE] = Recording(key, self._settings.max_entry, unasked)
         if wish.only_cached:
             raise NotCached("This answer is not in the cache.")
         return None
+
+    def _known(
+        self, exchange: Exchange, headers: CIMultiDictProxy[str], wish: Wish, now: float
+    ) -> Entry | None:
+        """The entry of a request that was answered before, byte for byte: it need not be parsed again to know it."""
+        if not (self._memory.data and wish.read):
+            return None
+        raw = exchange.arrived()
+        if raw is None:
+            return None
+        if not (wish.asked or self._settings.always or exchange.surface.name in NO_SAMPLING or b'"temperature"' in raw):
+            return None
+        entry = self._memory.lookup(self._key(exchange, headers, raw), now)
+        if entry is None or now - entry.stored > wish.max_age or not (entry.unasked or wish.asked):
+            return None
+        principal = exchange.principal
+        if principal is not None and entry.model is not None and not principal.allows(entry.model):
+            return None
+        exchange.model, exchange.stream = entry.model, entry.streamed
+        return entry
 
     async def _is_eligible(self, exchange: Exchange, wish: Wish) -> bool:
         payload = await exchange.read()
         if payload.raw is None or len(payload.raw) > MAX_REQUEST or self._models.match(exchange.model or "") is None:
             return False
-        if wish.asked or self._settings.always or exchange.surface.name in NO_SAMPLING:
+        return wish.asked or self._is_unasked(exchange)
+
+    def _is_unasked(self, exchange: Exchange) -> bool:
+        """Cacheable without a client's word: the answer is not one of chance, or the operator wants it."""
+        if self._settings.always or exchange.surface.name in NO_SAMPLING:
             return True
-        temperature = payload.get("temperature")
+        temperature = exchange.payload.get("temperature")
         return temperature == 0 and temperature is not False
 
-    def _key(self, exchange: Exchange, headers: CIMultiDictProxy[str]) -> str:
-        fields = [
-            self._realm, exchange.surface.name, exchange.path, exchange.query, exchange.model or "",
-            "stream" if exchange.stream else "whole",
-        ]  # fmt: skip
+    def _key(self, exchange: Exchange, headers: CIMultiDictProxy[str], raw: bytes) -> str:
+        # Model and mode stand in the body.
+        fields = [self._realm, exchange.surface.name, exchange.path, exchange.query]
         if self._settings.scope == "key":
             # Nobody is not a principal whose name is empty.
             fields += ("nobody",) if exchange.principal is None else ("key", exchange.principal.name)
@@ -215,7 +241,7 @@ class Plugin:
             values: list[str] | None = headers.getall(name, None)
             if values is not None:
                 fields += (name, str(len(values)), *values)
-        return digest(fields, exchange.payload.raw)
+        return digest(fields, raw)
 
     async def _find(self, key: str, now: float) -> Entry | None:
         entry = self._memory.lookup(key, now)
@@ -263,6 +289,8 @@ class Plugin:
             streamed=recording.streamed,
             usage=None if exchange.usage is None else attrs.astuple(exchange.usage),
             dropped=tuple(exchange.dropped),
+            model=exchange.model,
+            unasked=recording.unasked,
         )
         self._memory[recording.key] = entry
         if self._file is not None:

@@ -88,6 +88,7 @@ class Chain:
         *,
         answer: Callable[[], Reply] = whole,
         outcome: str = "ok",
+        arrived: bool = True,
         later: Callable[[Reply], None] = lambda reply: None,
         **more: Any,
     ) -> Seen:
@@ -101,6 +102,8 @@ class Chain:
             return payload
 
         exchange._reader = read
+        if arrived:
+            exchange._arrived = raw
         reply = await self.plugin.on_request(exchange)
         if reply is None:
             self.calls += 1

@@ -32,7 +32,8 @@ def make_exchange(
 ) -> Exchange:
     """An exchange as ``on_request`` gets it; ``more`` are attributes to set."""
     url = SimpleNamespace(raw_path=path, raw_query_string=query)
-    request = SimpleNamespace(method=method, rel_url=url, headers=CIMultiDict(headers))
+    content = SimpleNamespace(is_eof=lambda: False)  # of the body nothing is here yet
+    request = SimpleNamespace(method=method, rel_url=url, headers=CIMultiDict(headers), content=content)
     exchange = Exchange(request, CHAT, _no_body)
     for name, value in more.items():
         setattr(exchange, name, value)

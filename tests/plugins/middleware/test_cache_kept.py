@@ -105,7 +105,7 @@ async def test_a_whole_answer_that_flows_through_is_kept_too() -> None:
 
 
 async def test_an_answer_too_large_is_not_kept_and_its_memory_given_back() -> None:
-    recording = cache.Recording("k", 100)
+    recording = cache.Recording("k", 100, True)
     for _ in range(100):
         recording.add(b"x" * 10)
     assert recording.body is None

@@ -17,6 +17,7 @@ from gateway.errors import Forbidden
 from gateway_plugins.middleware import cache
 from tests.support.caching import (
     ALICE,
+    ASK,
     BOB,
     CHAT,
     DONE,
@@ -110,15 +111,17 @@ async def test_keys_share_where_the_operator_says_so() -> None:
     assert [(await chain.ask(principal=who)).cache for who in (ALICE, BOB, None)] == ["miss", "hit", "hit"]
 
 
-async def test_r49_what_a_key_may_not_use_it_does_not_get_from_the_cache_either() -> None:
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_r49_what_a_key_may_not_use_it_does_not_get_from_the_cache_either(arrived: bool) -> None:
     chain = Chain(scope="global")
     await chain.ask()
-    exchange = make_exchange(JSON, surface=CHAT, principal=BOB)
+    exchange = make_exchange(JSON, surface=CHAT, principal=Principal("carol", models=("other",)))
 
     async def refuse(exchange: Exchange) -> Any:
         raise Forbidden("no")
 
     exchange._reader = refuse
+    exchange._arrived = json.dumps(ASK).encode() if arrived else None
     with pytest.raises(Forbidden):
         await chain.plugin.on_request(exchange)
 
