@@ -61,8 +61,6 @@ class Settings:
     keep_alive: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_go_duration))
     """How long the model stays in memory where the client says nothing: ``"10m"``, ``"1h30m"``; ``"0"`` unloads it at
     once, a negative time never."""
-    models_ttl: Duration = Duration(600.0)
-    """How long the model list is kept."""
 
 
 @attrs.frozen
@@ -90,6 +88,7 @@ class Plugin:
         if settings.api_key is not None:
             headers["Authorization"] = settings.api_key.prefixed("Bearer ")
         self._settings = settings
+        self._models_ttl = runtime.config.models_ttl
         self._endpoint = runtime.upstream.endpoint(
             runtime.name,
             settings.base_url,
@@ -148,7 +147,7 @@ class Plugin:
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
-        return ollama_reply.models(await self._endpoint.get_json("/api/tags", self._settings.models_ttl))
+        return ollama_reply.models(await self._endpoint.get_json("/api/tags", self._models_ttl))
 
     @hookimpl
     async def check_health(self) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import orjson
 
-from gateway import Duration, Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
+from gateway import Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
 from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.headers import to_client
 from gateway.tails import safe_tail
@@ -36,8 +36,6 @@ class Settings:
     """PEM file of its key."""
     models: tuple[str, ...] | None = None
     """Models to list instead of asking ``/models``."""
-    models_ttl: Duration = Duration(600.0)
-    """How long the provider's model list is kept."""
     stream_usage: bool = True
     """Ask for usage in streams when the client does not (and take it out again); off for servers that refuse it."""
     done_marker: bool = True
@@ -50,6 +48,7 @@ class Plugin:
         if settings.api_key is not None:
             headers["Authorization"] = settings.api_key.prefixed("Bearer ")
         self._settings = settings
+        self._models_ttl = runtime.config.models_ttl
         self._name = runtime.name
         self._endpoint = runtime.upstream.endpoint(
             runtime.name,
@@ -123,7 +122,7 @@ class Plugin:
     async def list_models(self) -> Iterable[dict[str, Any]]:
         if self._settings.models is not None:
             return [{"id": name} for name in self._settings.models]
-        listed = await self._endpoint.get_json("/models", self._settings.models_ttl)
+        listed = await self._endpoint.get_json("/models", self._models_ttl)
         models = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(models, list):
             raise UpstreamProtocolError("The provider's model list is not a list.", target=self._name)
