@@ -1,0 +1,152 @@
+"""The front door on a socket of its own: what is let in, how refusals look, which connections are ended and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, web
+from multidict import CIMultiDict
+
+from gateway.errors import InvalidRequest
+from gateway.front import Front, misframed, refusal
+from gateway.testing import RawClient
+
+
+def message(target: str = "/", version: HttpVersion = HttpVersion11, **headers: str) -> Any:
+    named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
+    return SimpleNamespace(path=target, version=version, headers=named)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        message(), message(version=HttpVersion10), message(Host="gw.test:80"), message(Host="[::1]:8080"),
+        message(Transfer_Encoding="chunked"), message(Transfer_Encoding=" Chunked "), message("/a?b=http://c"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_all_servers_read_alike_is_let_in(good: Any) -> None:
+    assert misframed(good) is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (message(version=HttpVersion(0, 9)), 505),
+        (message(version=HttpVersion(2, 0)), 505),
+        (message("http://evil.test/"), 400),
+        (message("*"), 400),
+        (message("evil.test:443"), 400),
+        (message(version=HttpVersion10, Transfer_Encoding="chunked"), 400),
+        (message(Transfer_Encoding="gzip, chunked"), 501),
+        (message(Transfer_Encoding="identity"), 501),
+        (message(Transfer_Encoding=""), 501),
+        (message(Host="gw.test/#"), 400),
+        (message(Host="a b"), 400),
+        (message(Host="user@gw.test"), 400),
+        (message(Host=""), 400),
+    ],
+    ids=str,
+)
+def test_r01_what_servers_read_differently_is_not(bad: Any, status: int) -> None:
+    wrong = misframed(bad)
+    assert wrong is not None and wrong.http_status == status
+
+
+def test_r62_a_refusal_is_json_and_tells_no_version() -> None:
+    response = refusal(InvalidRequest("No."), "req-1")
+    assert response.headers["server"] == "hookgate" and response.content_type == "application/json"
+    assert response.keep_alive is False
+
+
+async def hello(request: Any) -> web.StreamResponse:
+    if request.path == "/broken":
+        raise RuntimeError("a secret detail")
+    if request.path == "/wait":
+        await asyncio.sleep(0.6)
+    return web.Response(text="hello", headers={"server": "hookgate"})
+
+
+@asynccontextmanager
+async def served(**settings: Any) -> AsyncIterator[tuple[Front, str]]:
+    front = Front(hello, {}, access_log=None, keepalive_timeout=75.0, **settings)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(front, "127.0.0.1", 0)
+    sweep = loop.create_task(front.sweep())
+    try:
+        yield front, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        sweep.cancel()
+        await asyncio.gather(sweep, return_exceptions=True)
+        server.close()
+        await front.shutdown(1.0)
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["nothing", "a byte", "half"])
+async def test_r40_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
+    async with served(head_timeout=0.3) as (_, url), RawClient(url) as client:
+        await client.send(sent)
+        await asyncio.sleep(0.15)
+        with pytest.raises(TimeoutError):
+            await client.wait_closed(0.05)
+        assert await client.wait_closed(1) == b""
+
+
+async def test_r40_waiting_for_an_answer_or_for_a_next_request_is_not_slow() -> None:
+    async with served(head_timeout=0.2) as (_, url), RawClient(url) as client:
+        for path in ("/", "/wait", "/"):
+            await client.request("GET", path)
+            assert (await client.read()).status == 200
+            await asyncio.sleep(0.5)
+
+
+async def test_r40_a_next_head_has_the_limit_again() -> None:
+    async with served(head_timeout=0.2) as (_, url), RawClient(url) as client:
+        await client.request("GET", "/")
+        assert (await client.read()).status == 200
+        await client.send(b"GET / HT")
+        assert await client.wait_closed(1) == b""
+
+
+async def test_r40_one_address_has_so_many_connections() -> None:
+    async with served(max_per_peer=2) as (front, url):
+        async with RawClient(url) as one, RawClient(url) as two, RawClient(url) as third:
+            assert await third.wait_closed(1) == b""
+            for client in (one, two):
+                await client.request("GET", "/")
+                assert (await client.read()).status == 200
+        for _ in range(50):
+            if not front.peers:
+                break
+            await asyncio.sleep(0.02)
+        assert not front.peers
+        async with RawClient(url) as again:
+            await again.request("GET", "/")
+            assert (await again.read()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n", 500),
+    ],
+    ids=["long header", "long target", "nonsense", "two lengths", "broken handler"],
+)
+async def test_r62_aiohttps_own_errors_are_in_our_shape(sent: bytes, status: int) -> None:
+    async with served() as (_, url), RawClient(url) as client:
+        await client.send(sent)
+        answer = await client.read()
+        assert answer.status == status and "error" in answer.json
+        assert answer.header("server") == "hookgate" and answer.header("connection") == "close"
+        assert b"secret" not in answer.body and b"aiohttp" not in answer.head.raw
+        assert await client.wait_closed(1) == b""
