@@ -52,8 +52,7 @@ _MODEL = Surface("models", _CHAT, "/models/{tail}", "any")
 _HEALTH = Surface("health", _CHAT, "/health", "any")
 _PLUGIN = Surface("plugin", _CHAT, "", "any")
 _NOWHERE = Surface("none", _CHAT, "", "any")
-PUBLIC = frozenset({"/", "/health/live", "/health/ready"})
-"""Paths answered without a key: they touch nothing and tell nothing."""
+_PLAIN = {"server": "hookgate", "content-type": "text/plain; charset=utf-8"}
 
 
 @attrs.define
@@ -84,6 +83,7 @@ class Server:
         self._exact: dict[tuple[str, str], Callable[..., Awaitable[web.StreamResponse]]] = {}
         self.stopping = False
         self.addresses: list[tuple[str, int]] = []
+        """Host and port of the public listener, then of the admin one."""
 
     async def start(self) -> None:
         """Load, build, listen. Raises ``ConfigError`` with every problem, ``OSError`` if an address is taken."""
@@ -125,20 +125,21 @@ class Server:
             keepalive_timeout=75.0,
             shutdown_timeout=1.0,
         )
-        await self._serve(runner, config.server.host, config.server.port)
-        self._tasks.append(asyncio.get_running_loop().create_task(runner.front.sweep()))
         if config.admin.enabled:
             application = web.Application()
             application.add_routes(runtime.admin_routes)
             admin = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
             await self._serve(admin, config.admin.host, config.admin.port)
+        # Last: who gets an answer here finds the gateway whole.
+        await self._serve(runner, config.server.host, config.server.port)
+        self._tasks.append(asyncio.get_running_loop().create_task(runner.front.sweep()))
 
     async def _serve(self, runner: web.BaseRunner, host: str, port: int) -> None:
         await runner.setup()
         self._runners.append(runner)
         site = web.TCPSite(runner, host, port, backlog=1024)
         await site.start()
-        self.addresses.append(runner.addresses[-1][:2])
+        self.addresses.insert(0, runner.addresses[-1][:2])
 
     def _application(self, generation: Generation) -> web.Application:
         application = web.Application()
@@ -161,8 +162,8 @@ class Server:
         for method, path, surface in SURFACES:
             pattern = path.replace("{tail}", "{tail:.+}")
             add(method, f"/v1{pattern}", run(surface))
-        add("*", "/v1/{tail:.+}", run(PASSTHROUGH))
-        add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH, generation.dispatcher.forward_to_named))
+        add("*", "/v1/{tail:.+}", run(PASSTHROUGH, _upgrade_or(generation.dispatcher.forward)))
+        add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH, _upgrade_or(generation.dispatcher.forward_to_named)))
         for item in generation.plugins.manager.hook.routes():
             for route in item:
                 # Not by way of the exact routes: a plugin's handler may look at match_info and app.
@@ -184,13 +185,13 @@ class Server:
 
     def _static(self, text: bytes) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            return web.Response(body=text, headers={"server": "hookgate"})
+            return web.Response(body=text, headers=_PLAIN)
 
         return handle
 
     async def _ready(self, request: web.Request) -> web.StreamResponse:
         status, text = (503, b"stopping\n") if self.stopping else (200, b"ok\n")
-        return web.Response(status=status, body=text, headers={"server": "hookgate"})
+        return web.Response(status=status, body=text, headers=_PLAIN)
 
     async def _nowhere(self, exchange: Exchange) -> Reply:
         raise RouteNotFound("There is nothing at this path.")
