@@ -110,7 +110,7 @@ class Connection(RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """aiohttp's own errors (a head it cannot parse, a handler that broke) in our shape; closes the connection."""
-        if status == 500:
+        if status == 500 and not isinstance(exc, ConnectionError):  # the client left while it was being written to
             self.log_exception("Error handling request", exc_info=exc)
         error: GatewayError = InternalError() if status >= 500 else InvalidRequest("The request is not valid HTTP.")
         if status < 500 and type(exc).__name__ == "LineTooLong":
