@@ -318,7 +318,11 @@ class _HookFailed(InternalError):
 
 def _ours(call: Call, error: Exception) -> GatewayError:
     """The error of ours a hook raised, or the one that hides what else it raised."""
-    return error if isinstance(error, GatewayError) else _HookFailed(call, repr(error))
+    if isinstance(error, GatewayError):
+        return error
+    failed = _HookFailed(call, repr(error))
+    failed.__cause__ = error  # so that its traceback is logged also where this one is returned, not raised
+    return failed
 
 
 class _HookLimit:

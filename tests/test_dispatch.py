@@ -144,12 +144,17 @@ async def test_r19_every_hook_runs_once(
     assert recorder.endings() == {ending}
 
 
-async def test_r19_a_reply_hook_that_breaks_refuses_and_the_rest_still_run(recorder: Recorder) -> None:
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_r19_a_reply_hook_that_breaks_refuses_and_the_rest_still_run(
+    recorder: Recorder, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "inner.py").write_text(RECORDER.replace("async def on_reply", f"{kind} on_reply"))
     async with ScriptedUpstream(chat("hi")) as upstream:
         gateway = recorder.start(upstream)
         gateway.checked = False
         reply = await fetch_chat(gateway.url, "m", headers={"x-app": "late"})
         assert reply.status == 500
+        assert 'raise ValueError("late")' in gateway.stderr  # where it broke, not only that it did
     await settled(recorder, 8)
     assert sorted(recorder.calls()) == sorted(FAILED)
 
