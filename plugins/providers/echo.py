@@ -54,7 +54,7 @@ class Plugin:
         yield b"data: [DONE]\n\n"
 
     def _embeddings(self, body: dict[str, Any]) -> Reply:
-        inputs = body.get("input")
+        inputs: Any = body.get("input")
         texts = inputs if isinstance(inputs, list) else [inputs]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise InvalidRequest("The echo provider embeds text.")
@@ -78,7 +78,7 @@ class Plugin:
 
 
 class _Answer:
-    """One answer, the same whole and streamed: the last user message, or a call of the first tool when one is forced."""
+    """One answer, the same whole and streamed: the last user message, or the tool call that is demanded."""
 
     def __init__(self, body: dict[str, Any], chat: bool) -> None:
         self._chat = chat
@@ -86,8 +86,8 @@ class _Answer:
         self._created = int(time())
         prompt = _prompt(body, chat)
         self.text = prompt[-1] if prompt else ""
-        self.tool = _forced_tool(body) if chat else None
-        out = _tokens(self.tool[1] if self.tool else self.text)
+        self.call = _demanded_call(body, self.text) if chat else None
+        out = _tokens(self.call["function"]["arguments"] if self.call else self.text)
         self.usage = Usage(input_tokens=sum(map(_tokens, prompt)), output_tokens=out)
 
     def _usage(self) -> dict[str, int]:
@@ -105,36 +105,34 @@ class _Answer:
             choice: dict[str, Any] = {"index": 0, "text": self.text, "logprobs": None, "finish_reason": "stop"}
             return {**self._frame("text_completion", [choice]), "usage": self._usage()}
         message: dict[str, Any] = {"role": "assistant", "content": self.text, "refusal": None}
-        if self.tool is not None:
-            message = {**message, "content": None, "tool_calls": [self._call()]}
+        if self.call is not None:
+            message = {**message, "content": None, "tool_calls": [self.call]}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._reason()}
         return {**self._frame("chat.completion", [choice]), "usage": self._usage()}
 
     def _reason(self) -> str:
-        return "tool_calls" if self.tool is not None else "stop"
-
-    def _call(self) -> dict[str, Any]:
-        assert self.tool is not None
-        name, arguments = self.tool
-        return {"id": "call_echo", "type": "function", "function": {"name": name, "arguments": arguments}}
+        return "tool_calls" if self.call is not None else "stop"
 
     def events(self, with_usage: bool) -> Iterable[dict[str, Any]]:
-        if not self._chat:
-            for word in _words(self.text):
-                yield self._frame("text_completion", [{"index": 0, "text": word, "logprobs": None, "finish_reason": None}])
-            last: dict[str, Any] = {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}
-            yield self._frame("text_completion", [last])
-        else:
-            yield self._delta({"role": "assistant", "content": None if self.tool else ""})
-            if self.tool is not None:
-                yield self._delta({"tool_calls": [{"index": 0, **self._call()}]})
-            else:
-                for word in _words(self.text):
-                    yield self._delta({"content": word})
-            yield self._delta({}, self._reason())
+        yield from self._chat_events() if self._chat else self._text_events()
         if with_usage:
             kind = "chat.completion.chunk" if self._chat else "text_completion"
             yield {**self._frame(kind, []), "usage": self._usage()}
+
+    def _text_events(self) -> Iterable[dict[str, Any]]:
+        for word in [*_words(self.text), None]:
+            reason = "stop" if word is None else None
+            choice = {"index": 0, "text": word or "", "logprobs": None, "finish_reason": reason}
+            yield self._frame("text_completion", [choice])
+
+    def _chat_events(self) -> Iterable[dict[str, Any]]:
+        yield self._delta({"role": "assistant", "content": None if self.call else ""})
+        if self.call is not None:
+            yield self._delta({"tool_calls": [{"index": 0, **self.call}]})
+        else:
+            for word in _words(self.text):
+                yield self._delta({"content": word})
+        yield self._delta({}, self._reason())
 
     def _delta(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -160,16 +158,16 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _forced_tool(body: dict[str, Any]) -> tuple[str, str] | None:
-    """Name and arguments of the tool call that ``tool_choice`` demands: the named tool, or the first one."""
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
-    elif choice == "required" and body.get("tools"):
-        name = (body["tools"][0].get("function") or {}).get("name")
-    else:
+def _demanded_call(body: dict[str, Any], text: str) -> dict[str, Any] | None:
+    """The tool call that ``tool_choice`` demands, with ``text`` as its argument: the named tool, or the first one."""
+    choice, tools = body.get("tool_choice"), body.get("tools")
+    tool = tools[0] if choice == "required" and isinstance(tools, list) and tools else choice
+    function = tool.get("function") if isinstance(tool, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
         return None
-    return (name, orjson.dumps({"text": _prompt(body, True)[-1:][0]}).decode()) if isinstance(name, str) else None
+    arguments = orjson.dumps({"text": text}).decode()
+    return {"id": "call_echo", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def _words(text: str) -> list[str]:
