@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from aiohttp import HttpVersion11, web
+from aiohttp.http_writer import StreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 
 from gateway.dialects.openai_chat import DROP, ERROR, PASS
@@ -91,9 +92,14 @@ class EventStream:
         terminal marker. After an in-band error event the stream ends with ``InBandError``.
         """
         reader = self._reader
+        feed = self._splitter.feed
         try:
             async for chunk in self._source:
-                if (whole := self._split(chunk)) and (block := self._check(whole)):
+                try:
+                    whole = feed(chunk)
+                except ValueError as error:
+                    raise UpstreamProtocolError("The provider sent an event that is too large.") from error
+                if whole and (block := self._check(whole)):
                     yield block
                 if self.failed is not None:
                     raise self.failed
@@ -109,16 +115,10 @@ class EventStream:
         if not (reader.done or (reader.finished and not self._complete)):
             raise UpstreamProtocolError("The provider's stream ended before it was complete.")
 
-    def _split(self, chunk: bytes) -> bytes:
-        try:
-            return self._splitter.feed(chunk)
-        except ValueError as error:
-            raise UpstreamProtocolError("The provider sent an event that is too large.") from error
-
     def _check(self, block: bytes) -> bytes:
         out: list[bytes] = []
         try:
-            if self._on_event is None and block.startswith(b"data: ") and block.find(b"\n") == len(block) - 2:
+            if block.startswith(b"data: ") and block.find(b"\n") == len(block) - 2 and self._on_event is None:
                 # The usual case, one plain event: nothing to take apart.
                 if self._reader.event(None, block[6:-2]) == PASS:
                     return block
@@ -251,7 +251,12 @@ async def send_stream(
             if reply.first:
                 await _send_block(response, exchange, reply.first, reply.taps)
             async for block in blocks:
-                await _send_block(response, exchange, block, reply.taps)
+                if not exchange.first_byte or not _write_chunk(request, response, block):
+                    await _send_block(response, exchange, block, reply.taps)
+                    continue
+                exchange.reply_bytes += len(block)
+                for tap in reply.taps:
+                    tap(block)
         except InBandError as error:
             if not error.orderly:
                 raise
@@ -269,6 +274,20 @@ async def send_stream(
     finally:
         guard.disarm()
     return response
+
+
+def _write_chunk(request: web.Request, response: web.StreamResponse, block: bytes) -> bool:
+    """Write a block as one HTTP chunk at once; ``False`` where aiohttp's writer has to wait or to do more than that."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client is gone")
+    writer = response._payload_writer
+    if not (isinstance(writer, StreamWriter) and writer.chunked) or request.protocol.writing_paused:
+        return False
+    if len(block) > _PIECE:
+        return False
+    transport.write(b"%x\r\n%b\r\n" % (len(block), block))
+    return True
 
 
 async def _send_block(

@@ -69,9 +69,10 @@ class ChatStream:
         if name == "error" or chunk.get("error"):
             return ERROR
         choices = chunk.get("choices")
-        if choices and type(choices) is list:
-            if not self.finished and any(type(c) is dict and c.get("finish_reason") for c in choices):
-                self.finished = True
+        if choices and not self.finished and type(choices) is list:
+            for choice in choices:
+                if type(choice) is dict and choice.get("finish_reason"):
+                    self.finished = True
         if chunk.get("usage") or "x_groq" in chunk:
             self.usage = read_usage(chunk) or self.usage
             if self._strip and not choices and chunk.get("usage"):
