@@ -175,10 +175,12 @@ class Dispatcher:
         began = perf_counter()
         try:
             first = await anext(blocks, b"")
-        except relay.InBandError as error:
-            raise UpstreamProtocolError("The provider answered with an error.") from error
         finally:
             exchange.upstream_seconds += perf_counter() - began
+        if isinstance(events.failed, relay.InBandError):
+            raise UpstreamProtocolError("The provider answered with an error.") from events.failed
+        if events.failed is not None:
+            raise events.failed
         reply.first, reply.stream, reply.events = first, blocks, events
         return reply
 
@@ -338,7 +340,7 @@ class _HookLimit:
 
 
 def _is_events(reply: Reply) -> bool:
-    return reply.status == 200 and reply.headers.get("content-type", "").startswith("text/event-stream")
+    return reply.status == 200 and reply.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 def _whole_usage(body: bytes) -> Any:

@@ -47,6 +47,8 @@ class Plugin:
         headers: dict[str, str | Secret] = dict(settings.headers)
         if settings.api_key is not None:
             headers["Authorization"] = settings.api_key.prefixed("Bearer ")
+        given = (settings.api_key, *settings.headers.values())
+        self._secrets = [value.reveal().encode() for value in given if isinstance(value, Secret)]
         self._settings = settings
         self._models_ttl = runtime.config.models_ttl
         self._name = runtime.name
@@ -95,7 +97,7 @@ class Plugin:
             raise await self._refused(answer, target)
         headers = to_client(answer.headers)
         length = answer.headers.get("Content-Length")
-        kind = answer.headers.get("Content-Type", "")
+        kind = answer.headers.get("Content-Type", "").lower()
         if kind.startswith("application/json") and (length is None or int(length) <= _HOLD):
             return Reply(answer.status, headers, await answer.read())
         if length is not None and not kind.startswith("text/event-stream"):
@@ -107,7 +109,7 @@ class Plugin:
     async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
         body = await answer.read(_HOLD)
         headers = to_client(answer.headers)
-        kind = headers.get("content-type", "")
+        kind = headers.get("content-type", "").lower()
         if "json" not in kind or self._leaks(body):
             body = b""  # not an error an SDK could read, or one that shows our credential
             headers = type(headers)((k, v) for k, v in headers.items() if k.lower() == "retry-after")
@@ -115,8 +117,7 @@ class Plugin:
         return UpstreamRefused(answer.status, body, headers, target=target.name, retry_after=_seconds(answer.headers))
 
     def _leaks(self, body: bytes) -> bool:
-        key = self._settings.api_key
-        return key is not None and key.reveal().encode() in body
+        return any(secret in body for secret in self._secrets)
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
