@@ -132,5 +132,5 @@ def _new_key(chosen: argparse.Namespace) -> int:
     key = f"hg-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     name = chosen.name if chosen.name.replace("-", "").replace("_", "").isalnum() else f'"{chosen.name}"'
-    print(f"Key (shown once):\n  {key}\n\nFor gateway.toml:\n[keys.{name}]\nsha256 = \"{digest}\"")
+    print(f'Key (shown once):\n  {key}\n\nFor gateway.toml:\n[keys.{name}]\nsha256 = "{digest}"')
     return 0

@@ -28,7 +28,9 @@ _REPLY_NEVER = frozenset({
     "clear-site-data", "public-key-pins", "service-worker-allowed", "x-litespeed-location",
 })  # fmt: skip
 # x-accel-*: nginx obeys them (X-Accel-Redirect serves local files). access-control-*: CORS is ours to decide.
-_REPLY_PREFIXES = ("x-accel-", "access-control-", "x-envoy-", "x-amz-cf-", "x-gateway-", "x-litellm-", "x-ms-", "x-azure-")
+_REPLY_PREFIXES = (
+    "x-accel-", "access-control-", "x-envoy-", "x-amz-cf-", "x-gateway-", "x-litellm-", "x-ms-", "x-azure-",
+)  # fmt: skip
 
 TOKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """A request id we accept from outside."""

@@ -45,10 +45,10 @@ class Catalog:
             async with asyncio.timeout(LIST_LIMIT):
                 self._lists[provider] = [dict(model) for model in await self._listers[provider]()]
             self._until[provider] = monotonic() + self._ttl
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a provider plugin's, of whatever kind
             # The last known list stays; a dead provider is asked again soon, not on every request.
             self._until[provider] = monotonic() + min(self._ttl, 30.0)
-            log.warning("model list of provider %s: %s", provider, error or type(error).__name__)
+            log.warning("model list of provider %s: %s", provider, str(error) or type(error).__name__)
 
     async def models(self) -> dict[str, list[dict[str, Any]]]:
         """Provider → its model objects. Lists already known are not waited for."""
@@ -142,7 +142,8 @@ class Router:
             if fallback is None or (principal is not None and not principal.allows(name)):
                 continue
             # A target without a model of its own would send the name of the model that just failed.
-            ordered += [Target(t.provider, t.model or name, t.weight) for t in _weighted(self._models[fallback].targets)]
+            for target in _weighted(self._models[fallback].targets):
+                ordered.append(target if target.model else Target(target.provider, name, target.weight))
         return ordered
 
 
