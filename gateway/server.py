@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -205,15 +206,9 @@ class Server:
             for runner in self._runners:
                 for site in list(runner.sites):
                     await site.stop()
-            dispatcher = generation.dispatcher
-            loop = asyncio.get_running_loop()
-            until = loop.time() + generation.config.server.shutdown_grace
-            while dispatcher.active and loop.time() < until:
-                await asyncio.sleep(0.05)
-            dispatcher.interrupt_all()
-            until = loop.time() + 2.0
-            while dispatcher.active and loop.time() < until:
-                await asyncio.sleep(0.02)
+            await _finished(generation.dispatcher, generation.config.server.shutdown_grace)
+            generation.dispatcher.interrupt_all()
+            await _finished(generation.dispatcher, 2.0)
         await self._close()
 
     async def _close(self) -> None:
@@ -227,6 +222,14 @@ class Server:
             await self._generation.plugins.shutdown()
         if self._upstream is not None:
             await self._upstream.close()
+
+
+async def _finished(dispatcher: Dispatcher, within: float) -> None:
+    """Wait until no exchange runs any more, ``within`` seconds at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            while dispatcher.active:  # noqa: ASYNC110 - an event would have to be set on the path of every request
+                await asyncio.sleep(0.02)
 
 
 class _FrontRunner(web.AppRunner):
