@@ -48,7 +48,7 @@ class Plugin:
         if settings.api_key is not None:
             headers["Authorization"] = settings.api_key.prefixed("Bearer ")
         given = (settings.api_key, *settings.headers.values())
-        self._secrets = [value.reveal().encode() for value in given if isinstance(value, Secret)]
+        self._secrets = [value for value in given if isinstance(value, Secret)]
         self._settings = settings
         self._models_ttl = runtime.config.models_ttl
         self._name = runtime.name
@@ -117,7 +117,7 @@ class Plugin:
         return UpstreamRefused(answer.status, body, headers, target=target.name, retry_after=_seconds(answer.headers))
 
     def _leaks(self, body: bytes) -> bool:
-        return any(secret in body for secret in self._secrets)
+        return any(secret.reveal().encode() in body for secret in self._secrets)
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
