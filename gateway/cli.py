@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import json
 import logging
 import os
+import re
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,9 +21,12 @@ from gateway.errors import ConfigError, GatewayError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; the exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
+    parser, commands = _parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given and not given[0].startswith("-") and given[0] not in commands.choices:
+            given = _add_commands_of_plugins(commands, given)
+        chosen = parser.parse_args(given)
         return int(chosen.run(chosen))
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
@@ -34,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Any]:
     parser = argparse.ArgumentParser(prog="gateway", description="Hookgate, the LLM gateway.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[Any], int], text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
-        command.add_argument("--config", type=Path, default=Path("gateway.toml"), help="default: %(default)s")
+        _add_config(command)
         return command
 
     serve = add("serve", _serve, "Run the gateway.")
@@ -54,7 +59,27 @@ def _parser() -> argparse.ArgumentParser:
     new = keys.add_parser("new", help="Make a key; it is printed once, with its table for gateway.toml.")
     new.add_argument("name")
     new.set_defaults(run=_new_key)
-    return parser
+    return parser, commands
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=Path("gateway.toml"), help="default: %(default)s")
+
+
+def _add_commands_of_plugins(commands: Any, given: list[str]) -> list[str]:
+    """Let the configured plugins add theirs; the arguments without ``--config``, which is then read."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_config(early)
+    known, rest = early.parse_known_args(given)
+
+    async def add(loaded: Any, document: Any) -> int:
+        document.raise_problems()
+        loaded.manager.hook.commands(cli=commands)
+        return 0
+
+    if known.config.is_file():
+        _with_plugins(known.config, add)
+    return rest
 
 
 def _serve(chosen: argparse.Namespace) -> int:
@@ -131,6 +156,7 @@ def _new_key(chosen: argparse.Namespace) -> int:
     # 256 random bits: guessing is out of reach, so a plain digest protects the key as well as a slow one would.
     key = f"hg-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
-    name = chosen.name if chosen.name.replace("-", "").replace("_", "").isalnum() else f'"{chosen.name}"'
+    # TOML's bare keys, else its basic strings, which escape as JSON does.
+    name = chosen.name if re.fullmatch("[A-Za-z0-9_-]+", chosen.name) else json.dumps(chosen.name, ensure_ascii=False)
     print(f'Key (shown once):\n  {key}\n\nFor gateway.toml:\n[keys.{name}]\nsha256 = "{digest}"')
     return 0

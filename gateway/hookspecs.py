@@ -100,7 +100,11 @@ def routes() -> Iterable[web.RouteDef]:
 
 @hookspec
 def commands(cli: Any) -> None:
-    """Add sub-commands to the ``gateway`` command; ``cli`` is argparse's sub-parsers object."""
+    """Add sub-commands to the ``gateway`` command; ``cli`` is argparse's sub-parsers object.
+
+    Say what each runs with ``set_defaults(run=function)``: it is given the parsed arguments and returns the exit
+    status. Nothing is served meanwhile: there was no ``on_startup``.
+    """
 
 
 @hookspec

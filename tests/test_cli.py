@@ -1,0 +1,180 @@
+"""The ``gateway`` command: exit status, and what it prints where."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from gateway.testing import GatewayFactory, fetch_chat
+from tests.support.programs import ROOT
+
+ECHO = '[providers.echo]\ntype = "echo"\n'
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``gateway.toml`` in the working directory: where every command looks by default."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "gateway.toml"
+    path.touch(mode=0o600)
+    path.write_text(ECHO)
+    return path
+
+
+def test_check_says_so_when_all_is_well(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out == "gateway.toml: no problems\n"
+
+
+def test_check_prints_every_problem_with_its_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(
+        "[server]\n"
+        "prot = 9000\n"
+        "[plugins]\n"
+        'chain = ["auht"]\n'
+        "[plugins.cache]\n"
+        'ttl = "1h"\n'
+        "[providers.echo]\n"
+        'type = "echo"\n'
+        'delay = "soon"\n'
+        "[models.m]\n"
+        'targets = [{ provider = "nobody" }]\n'
+    )
+    assert main(["check", "--config", str(config)]) == 1
+    printed = capsys.readouterr()
+    lines = {int(re.fullmatch(rf"{re.escape(str(config))}:(\d+): .+", line)[1]) for line in printed.err.splitlines()}  # type: ignore[index]
+    assert lines == {2, 4, 5, 9, 11}
+    assert "'port'" in printed.err and "'auth'" in printed.err
+    assert printed.out == ""
+
+
+def test_check_warns_of_what_lies_there_unnamed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "plugins").mkdir()
+    (config.parent / "plugins/forgotten.py").write_text("raise SystemExit('nothing that nobody names is run')\n")
+    assert main(["check"]) == 0
+    assert re.search(r"^warning: .*forgotten\.py: not loaded", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["check", "serve", "models", "plugins"])
+def test_a_missing_file_is_a_line_and_no_traceback(
+    config: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main([command, "--config", "elsewhere.toml"]) == 1
+    printed = capsys.readouterr()
+    assert "elsewhere.toml" in printed.err and len(printed.err.splitlines()) == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("command", ["serve", "models", "plugins"])
+def test_every_command_refuses_a_broken_configuration(
+    config: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    config.write_text(f"{ECHO}[server]\nprot = 1\n")
+    assert main([command]) == 1
+    assert "gateway.toml:4: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["alice", "team-a_1", "a.b c", 'qu"o\\te', "Zoë"])
+async def test_a_new_key_opens_the_door_its_table_makes(
+    gateway_server: GatewayFactory, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["keys", "new", name]) == 0
+    printed = capsys.readouterr().out
+    (key,) = re.findall(r"^  (hg-\S{43,})$", printed, re.MULTILINE)
+    table = printed[printed.index("[keys.") :]
+    assert sha256(key.encode()).hexdigest() in table and key not in table
+    gateway = gateway_server(ECHO + table)
+    assert (await fetch_chat(gateway.url, "echo", key=key)).status == 200
+    assert (await fetch_chat(gateway.url, "echo", key=key + "x")).status == 401
+
+
+def test_no_two_keys_are_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        main(["keys", "new", "alice"])
+    keys = re.findall(r"hg-\S+", capsys.readouterr().out)
+    assert len(set(keys)) == 2
+
+
+def test_models_lists_configured_and_provided_names(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(f'{ECHO}model = "parrot"\n[models.smart]\ntargets = [{{ provider = "echo" }}]\n')
+    assert main(["models"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows == [["smart", "configured"], ["parrot", "echo"]]
+
+
+OWN = """
+from gateway import hookimpl
+
+class Plugin:
+    def __init__(self, settings, runtime):
+        pass
+
+    @hookimpl
+    async def on_request(self, exchange):
+        pass
+
+    def helper(self):
+        pass
+
+    @hookimpl
+    def on_finish(self, exchange):
+        pass
+"""
+
+
+def test_plugins_lists_name_kind_place_hooks_and_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "plugins").mkdir()
+    (config.parent / "plugins/own.py").write_text(OWN)
+    config.write_text(f'[plugins]\nchain = ["request_id", "own"]\n{ECHO}')
+    assert main(["plugins"]) == 0
+    first, second, third = (re.split(r"\s{2,}", line.replace("middleware    ", "middleware  "))
+                            for line in capsys.readouterr().out.splitlines())  # fmt: skip
+    assert first[:3] == ["request_id", "middleware", "1"]
+    assert second == ["own", "middleware", "2", "on_finish, on_request", "plugins/own.py"]
+    assert third[:3] == ["echo", "provider", "-"]
+    assert third[4].endswith("echo.py")
+
+
+def test_python_m_gateway_is_the_same_command(config: Path) -> None:
+    command = [sys.executable, "-m", "gateway", "check"]
+    done = subprocess.run(
+        command, cwd=config.parent, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (0, "gateway.toml: no problems\n"), done.stderr
+
+
+SINGER = """
+from gateway import hookimpl
+
+class Plugin:
+    def __init__(self, settings, runtime):
+        pass
+
+    @hookimpl
+    def commands(self, cli):
+        sing = cli.add_parser("sing")
+        sing.add_argument("song")
+        sing.set_defaults(run=lambda chosen: print(chosen.song) or 3)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--config", "gateway.toml"]], ids=["default", "named"])
+def test_a_plugin_can_bring_a_command(config: Path, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+    (config.parent / "plugins").mkdir()
+    (config.parent / "plugins/singer.py").write_text(SINGER)
+    config.write_text(f'[plugins]\nchain = ["singer"]\n{ECHO}')
+    assert main(["sing", "la", *options]) == 3
+    assert capsys.readouterr().out == "la\n"
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["sing"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'sing'" in capsys.readouterr().err
