@@ -170,6 +170,9 @@ class Dispatcher:
         """Wait for a stream's first block, so that a target that fails before it can be replaced."""
         if not _is_events(reply):
             return reply
+        if reply.headers.get("content-encoding", "identity") != "identity":
+            # Nobody asked for it, and neither its end nor an error inside could be seen.
+            raise UpstreamProtocolError("The provider compressed a stream.")
         events = self._events(exchange, reply)
         blocks = events.blocks()
         began = perf_counter()
@@ -322,7 +325,7 @@ def _ours(call: Call, error: Exception) -> GatewayError:
     """The error of ours a hook raised, or the one that hides what else it raised."""
     if isinstance(error, GatewayError):
         return error
-    failed = _HookFailed(call, repr(error))
+    failed = _HookFailed(call, type(error).__name__)
     failed.__cause__ = error  # so that its traceback is logged also where this one is returned, not raised
     return failed
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import monotonic
@@ -25,6 +23,7 @@ from gateway.errors import (
     UnsupportedEncoding,
 )
 from gateway.exchange import Exchange
+from gateway.ids import RequestIds
 from gateway.multipart import Form
 from gateway.routing import authorise
 from gateway.watchdog import Guard
@@ -81,12 +80,7 @@ class Intake:
         self._progress = server.body_timeout
         self._total = server.body_total
         self._trusted: tuple[IPv4Network | IPv6Network, ...] = tuple(server.trusted_proxies)
-        self._prefix = os.urandom(6).hex()
-        self._serial = itertools.count()
-
-    def new_id(self) -> str:
-        """An id no other request of this or any other process has."""
-        return f"{self._prefix}-{next(self._serial):x}"
+        self.new_id = RequestIds().new
 
     def client_ip(self, request: web.Request) -> str:
         """The peer, or what trusted proxies say of it: the right-most address that is not a trusted proxy's."""
@@ -121,7 +115,7 @@ class Intake:
     async def read(self, exchange: Exchange) -> Any:
         """Read and parse the body of ``exchange``; see ``Exchange.read``."""
         request: web.Request = exchange.request
-        if request.headers.get("Content-Encoding", "identity") != "identity":
+        if "Content-Encoding" in request.headers and _is_encoded(request.headers.getall("Content-Encoding")):
             raise UnsupportedEncoding("Compressed request bodies are not accepted.")
         length = request.content_length
         if length is not None and length > self._max_body:
@@ -228,6 +222,10 @@ class Intake:
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The request body is larger than {self._max_body} bytes.")
+
+
+def _is_encoded(values: list[str]) -> bool:
+    return any(value.strip().lower() not in ("", "identity") for value in values)
 
 
 def _check_query(query: str) -> None:
