@@ -1,7 +1,7 @@
 """The fast way over the shared session: its connector's pooled connection, without aiohttp's own objects.
 
-Building ``ClientRequest`` and ``ClientResponse`` is the largest single cost of a proxied request. What they would build is
-known in advance for an endpoint, so the head is written from parts prepared once. Pool, limits, DNS and TLS stay the
+Building ``ClientRequest`` and ``ClientResponse`` is the largest single cost of a proxied request. What they would build
+is known in advance for an endpoint, so the head is written from parts prepared once. Pool, limits, DNS and TLS stay the
 connector's; the answer is read by aiohttp's own response protocol.
 
 This leans on parts of aiohttp that are not its public face: ``connector.connect``, ``Connection``, ``ResponseHandler``.
@@ -45,7 +45,9 @@ class ReusedConnectionLost(aiohttp.ServerDisconnectedError):
 class Route:
     """Where one endpoint's requests go: what the connector needs to know, and the constant part of the head."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: URL, tls: Any, timeout: ClientTimeout, head_limit: int) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, url: URL, tls: Any, timeout: ClientTimeout, head_limit: int
+    ) -> None:
         connector = session.connector
         assert connector is not None
         self._connector = connector

@@ -21,6 +21,7 @@ from yarl import URL
 from gateway import headers as header_rules
 from gateway.config import Pool, Secret, Timeouts
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
+from gateway.lists import Lists
 from gateway.prepared import ReusedConnectionLost, Route, supported
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ class Answer:
             async for block in self.chunks():
                 size += len(block)
                 if size > limit:
-                    raise UpstreamProtocolError(f"The provider's answer is larger than {limit} bytes.", target=self._name)
+                    raise UpstreamProtocolError(
+                        f"The provider's answer is larger than {limit} bytes.", target=self._name
+                    )
                 blocks.append(block)
         finally:
             self.close()
@@ -143,9 +146,7 @@ class Endpoint:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect)
         address = _address(self._base)
         self._root = address.raw_path.rstrip("/")
-        self._route = (
-            Route(upstream.session, address, tls, self._timeout, _HEAD_LIMIT) if supported() else None
-        )
+        self._route = Route(upstream.session, address, tls, self._timeout, _HEAD_LIMIT) if supported() else None
 
     def url(self, path: str, query: str = "") -> URL:
         """Absolute URL of ``path`` below the base; the path is taken as encoded."""
@@ -262,19 +263,17 @@ class Endpoint:
         return Answer(response.status, response.headers, response.content, response.close, exchange, self, deadline)
 
     async def get_json(self, path: str, ttl: float) -> Any:
-        """A JSON document (model lists), kept for ``ttl`` seconds in the shared ``CachedSession``.
-
-        Raises ``UpstreamError``.
-        """
+        """A JSON document (model lists), up to ``ttl`` seconds old. Raises ``UpstreamError``."""
         try:
             async with asyncio.timeout(self.timeouts.connect * 2 or 10):
-                return await self._upstream.cached_json(
-                    self.url(path), self._request_headers(None, {}), self._tls, self._timeout, ttl, self.name
+                headers = self._request_headers(None, {})
+                return await self._upstream.lists.get(
+                    self.url(path), headers, ttl, tls=self._tls, limits=self._timeout, name=self.name
                 )
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
-            if isinstance(error, ValueError) and not isinstance(error, OSError):
-                raise UpstreamProtocolError("The provider's answer is not JSON.", target=self.name) from error
+        except (aiohttp.ClientError, OSError) as error:
             raise from_upstream(error, self.name) from error
+        except ValueError as error:
+            raise UpstreamProtocolError("The provider's answer is not JSON.", target=self.name) from error
 
     def _silent(self) -> UpstreamError:
         return UpstreamTimeout("The provider did not answer in time.", target=self.name)
@@ -309,7 +308,7 @@ class Upstream:
             max_line_size=_HEAD_LIMIT,
             max_field_size=_HEAD_LIMIT,
         )
-        self._cached: Any = None
+        self.lists = Lists(self.connector)
         self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
 
     def endpoint(
@@ -325,7 +324,7 @@ class Upstream:
     ) -> Endpoint:
         """The way to one provider.
 
-        Raises ``ValueError`` for a base URL that is not one, ``OSError`` or ``ssl.SSLError`` if TLS files cannot be used.
+        Raises ``ValueError`` for a base URL that is not one, ``OSError`` or ``ssl.SSLError`` for TLS files.
         """
         tls: ssl.SSLContext | bool = True
         if ca_file or client_cert:
@@ -338,27 +337,6 @@ class Upstream:
             tls = self._contexts[identity]
         return Endpoint(self, name, base_url, headers, timeouts or Timeouts(), tls)
 
-    async def cached_json(
-        self, url: URL, headers: CIMultiDict[str], tls: Any, timeout: aiohttp.ClientTimeout, ttl: float, name: str
-    ) -> Any:
-        if self._cached is None:
-            # Imported here: nobody who forwards only should pay for it at start.
-            from aiohttp_client_cache import CacheBackend, CachedSession
-
-            self._cached = CachedSession(
-                cache=CacheBackend(expire_after=ttl, allowed_codes=(200,), include_headers=True),
-                connector=self.connector,
-                connector_owner=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
-        async with self._cached.get(
-            url, headers=headers, ssl=tls, timeout=timeout, allow_redirects=False, expire_after=ttl
-        ) as response:
-            if response.status != 200:
-                raise UpstreamProtocolError(f"The provider answered {response.status}.", target=name)
-            return await response.json(content_type=None)
-
     def stats(self) -> dict[str, int]:
         """Connections of the pool: ``acquired`` (in use), ``idle`` (kept alive), ``limit`` (0: none)."""
         connector = self.connector
@@ -366,6 +344,5 @@ class Upstream:
         return {"acquired": len(connector._acquired), "idle": idle, "limit": connector.limit}
 
     async def close(self) -> None:
-        if self._cached is not None:
-            await self._cached.close()
+        await self.lists.close()
         await self.session.close()
