@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,24 @@ from typing import Any
 from gateway.errors import ConfigError, GatewayError
 
 
+class Formatter(logging.Formatter):
+    """Says where an exception came from and what it is, not what it says: that may quote a prompt or a key."""
+
+    def formatException(self, ei: Any) -> str:
+        lines: list[str] = []
+        error: BaseException | None = ei[1]
+        while error is not None:
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            lines.insert(0, f"Traceback (most recent call last):\n{trace}{type(error).__name__}")
+            error = error.__cause__ or error.__context__
+        return "\n\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; the exit status."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     parser, commands = _parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -105,7 +105,7 @@ class Runtime:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("background task %s failed: %r", task.get_name(), error)
+            log.error("background task %s failed", task.get_name(), exc_info=error)
 
     async def stop_tasks(self) -> None:
         tasks = list(self.tasks)

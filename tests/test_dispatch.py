@@ -202,3 +202,13 @@ async def settled(recorder: Recorder, count: int) -> None:
         if len(recorder.calls()) >= count:
             return
         await asyncio.sleep(0.02)
+
+
+async def test_r58_what_a_broken_hook_says_is_logged_without_its_words(recorder: Recorder) -> None:
+    async with ScriptedUpstream(chat("hi")) as upstream:
+        gateway = recorder.start(upstream)
+        gateway.checked = False
+        await fetch_chat(gateway.url, "m", headers={"x-app": "break"})
+        await gateway.stop()
+    assert "plugin inner, on_request: KeyError" in gateway.stderr
+    assert "inner.py" in gateway.stderr and "secret detail" not in gateway.stderr.replace('KeyError("secret detail")', "")
