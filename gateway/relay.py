@@ -14,8 +14,8 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from aiohttp import HttpVersion11, web
-from aiohttp.http_writer import StreamWriter
 from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http_writer import StreamWriter
 
 from gateway.dialects.openai_chat import DROP, ERROR, PASS
 from gateway.dialects.sse import EventSplitter, parse_events
@@ -247,20 +247,7 @@ async def send_stream(
     try:
         guard.arm(SLOW_READER, _too_slow)
         await response.prepare(request)
-        try:
-            if reply.first:
-                await _send_block(response, exchange, reply.first, reply.taps)
-            async for block in blocks:
-                if not exchange.first_byte or not _write_chunk(request, response, block):
-                    await _send_block(response, exchange, block, reply.taps)
-                    continue
-                exchange.reply_bytes += len(block)
-                for tap in reply.taps:
-                    tap(block)
-        except InBandError as error:
-            if not error.orderly:
-                raise
-            _failed(exchange, error)
+        await _send_blocks(request, response, exchange, reply, blocks)
         guard.arm(SLOW_READER, _too_slow)
         await response.write_eof()
     except asyncio.CancelledError:
@@ -274,6 +261,25 @@ async def send_stream(
     finally:
         guard.disarm()
     return response
+
+
+async def _send_blocks(
+    request: web.Request, response: web.StreamResponse, exchange: Exchange, reply: Reply, blocks: AsyncIterator[bytes]
+) -> None:
+    try:
+        if reply.first:
+            await _send_block(response, exchange, reply.first, reply.taps)
+        async for block in blocks:
+            if not exchange.first_byte or not _write_chunk(request, response, block):
+                await _send_block(response, exchange, block, reply.taps)
+                continue
+            exchange.reply_bytes += len(block)
+            for tap in reply.taps:
+                tap(block)
+    except InBandError as error:
+        if not error.orderly:
+            raise
+        _failed(exchange, error)
 
 
 def _write_chunk(request: web.Request, response: web.StreamResponse, block: bytes) -> bool:
