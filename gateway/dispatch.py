@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 import orjson
 from aiohttp import web
-from multidict import CIMultiDict
 
 from gateway import relay
 from gateway.config import Config
@@ -23,17 +22,15 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     Overloaded,
-    RateLimited,
     RequestRejected,
     RouteNotFound,
     UpstreamError,
     UpstreamProtocolError,
-    UpstreamRefused,
-    render_body,
 )
 from gateway.exchange import Event, Exchange, Reply, Surface, Target
 from gateway.intake import Intake
 from gateway.plugins import Call, Plugins
+from gateway.replies import error_reply, stamp
 from gateway.routing import Router
 from gateway.watchdog import Guard, Watchdog
 
@@ -55,6 +52,7 @@ class Dispatcher:
         self.active: set[Exchange] = set()
         self.draining = False
         """The gateway is stopping: connections close behind their answers."""
+        self._finishing: set[asyncio.Task[Any]] = set()
         self._intake = Intake(config.server)
         self._watchdog = watchdog
         self._forwards = {name: calls["forward"] for name, calls in plugins.providers.items() if "forward" in calls}
@@ -77,7 +75,7 @@ class Dispatcher:
                 if (error := guard.caught()) is None:
                     raise
                 reply = await self._failed(exchange, error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - answered, and logged where it is not ours
                 reply = await self._failed(exchange, error)
             reply = await self._on_reply(exchange, reply)
             return await self._send(request, exchange, reply)
@@ -219,7 +217,7 @@ class Dispatcher:
             try:
                 mapped = await self._hook(call, exchange, error) if call.is_async else call.function(exchange, error)
                 error = mapped or error
-            except Exception as later:
+            except Exception as later:  # noqa: BLE001 - answered in the first one's place
                 error = later
         exchange.error = error
         if not isinstance(error, GatewayError):
@@ -231,22 +229,7 @@ class Dispatcher:
             exchange.outcome = "refused" if error.http_status < 500 else "failed"
         else:
             exchange.outcome = "upstream_failed"
-        return self.error_reply(exchange, error)
-
-    def error_reply(self, exchange: Exchange, error: GatewayError) -> Reply:
-        """The error as a reply in the caller's dialect."""
-        headers = CIMultiDict({"content-type": "application/json"})
-        body = None
-        if isinstance(error, UpstreamRefused) and error.http_status == error.upstream_status:
-            body = error.body
-            headers = CIMultiDict(error.headers)
-        elif isinstance(error, UpstreamError):
-            headers["x-should-retry"] = "false"
-        if error.retry_after is not None and "retry-after" not in headers:
-            headers["retry-after"] = str(max(1, round(error.retry_after)))
-        if isinstance(error, RateLimited):
-            headers.update(error.headers)
-        return Reply(error.http_status, headers, body or render_body(error, exchange.surface.dialect, exchange.id))
+        return error_reply(exchange, error)
 
     async def _on_reply(self, exchange: Exchange, reply: Reply) -> Reply:
         clock = perf_counter()
@@ -257,21 +240,11 @@ class Dispatcher:
                 else:
                     call.function(exchange, reply)
                     clock = call.stat.lap(clock)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - answered in the reply's place
                 if reply.close is not None:
                     reply.close()
                 reply = await self._failed(exchange, _ours(call, error))
-        headers = reply.headers
-        headers["x-request-id"] = exchange.id
-        if exchange.target is not None:
-            headers["x-gateway-target"] = _latin(exchange.target.name)
-        if exchange.cache is not None:
-            headers["x-gateway-cache"] = exchange.cache
-        if exchange.dropped:
-            headers["x-gateway-dropped"] = _latin(", ".join(exchange.dropped))
-        overhead = perf_counter() - exchange.started - exchange.upstream_seconds
-        headers["x-gateway-overhead-ms"] = f"{overhead * 1000:.1f}"
-        headers["server"] = "hookgate"
+        stamp(exchange, reply)
         return reply
 
     async def _send(self, request: web.Request, exchange: Exchange, reply: Reply) -> web.StreamResponse:
@@ -294,7 +267,10 @@ class Dispatcher:
         for call in self.plugins.on_finish:
             try:
                 if call.is_async:
-                    await asyncio.shield(asyncio.ensure_future(call(exchange)))
+                    task = asyncio.get_running_loop().create_task(call(exchange))
+                    self._finishing.add(task)  # the loop keeps only a weak reference
+                    task.add_done_callback(self._finishing.discard)
+                    await asyncio.shield(task)
                 else:
                     call.function(exchange)
                     clock = call.stat.lap(clock)
@@ -351,10 +327,3 @@ def _whole_usage(body: bytes) -> Any:
         return read_usage(orjson.loads(body))
     except ValueError:
         return None
-
-
-def _latin(value: str) -> str:
-    """A header value made of client- or upstream-chosen text: visible ASCII only, at most 512 characters."""
-    if len(value) <= 512 and value.isascii() and value.isprintable():
-        return value
-    return "".join(char if " " <= char <= "~" else "?" for char in value[:512])

@@ -1,0 +1,48 @@
+"""What the gateway itself says in the head of an answer, and its errors as answers."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from multidict import CIMultiDict
+
+from gateway.errors import GatewayError, RateLimited, UpstreamError, UpstreamRefused, render_body
+from gateway.exchange import Exchange, Reply
+
+
+def error_reply(exchange: Exchange, error: GatewayError) -> Reply:
+    """The error as a reply in the caller's dialect."""
+    headers = CIMultiDict({"content-type": "application/json"})
+    body = None
+    if isinstance(error, UpstreamRefused) and error.http_status == error.upstream_status:
+        body = error.body
+        headers = CIMultiDict(error.headers)
+    elif isinstance(error, UpstreamError):
+        headers["x-should-retry"] = "false"
+    if error.retry_after is not None and "retry-after" not in headers:
+        headers["retry-after"] = str(max(1, round(error.retry_after)))
+    if isinstance(error, RateLimited):
+        headers.update(error.headers)
+    return Reply(error.http_status, headers, body or render_body(error, exchange.surface.dialect, exchange.id))
+
+
+def stamp(exchange: Exchange, reply: Reply) -> None:
+    """Add the headers every reply carries; those of a provider or plugin by the same name are replaced."""
+    headers = reply.headers
+    headers["x-request-id"] = exchange.id
+    if exchange.target is not None:
+        headers["x-gateway-target"] = _printable(exchange.target.name)
+    if exchange.cache is not None:
+        headers["x-gateway-cache"] = exchange.cache
+    if exchange.dropped:
+        headers["x-gateway-dropped"] = _printable(", ".join(exchange.dropped))
+    overhead = perf_counter() - exchange.started - exchange.upstream_seconds
+    headers["x-gateway-overhead-ms"] = f"{overhead * 1000:.1f}"
+    headers["server"] = "hookgate"
+
+
+def _printable(value: str) -> str:
+    """A header value made of client- or upstream-chosen text: visible ASCII only, at most 512 characters."""
+    if len(value) <= 512 and value.isascii() and value.isprintable():
+        return value
+    return "".join(char if " " <= char <= "~" else "?" for char in value[:512])
