@@ -80,8 +80,10 @@ class Dispatcher:
             reply = await self._on_reply(exchange, reply)
             return await self._send(request, exchange, reply)
         except (asyncio.CancelledError, ConnectionError) as error:
-            exchange.outcome = "client_gone"
-            exchange.error = exchange.error or error  # type: ignore[assignment]
+            # OpenAI's SDK leaves at the terminal marker, without waiting for the end of the body.
+            if reply is None or reply.events is None or not reply.events.delivered:
+                exchange.outcome = "client_gone"
+                exchange.error = exchange.error or error  # type: ignore[assignment]
             raise
         finally:
             if reply is not None:

@@ -65,7 +65,7 @@ class InBandError(StreamInterrupted):
 class EventStream:
     """An upstream's bytes as whole events for the client; knows at the end whether the stream was complete."""
 
-    __slots__ = ("_complete", "_on_event", "_reader", "_source", "_splitter", "failed")
+    __slots__ = ("_complete", "_on_event", "_reader", "_source", "_splitter", "delivered", "failed")
 
     def __init__(
         self,
@@ -80,6 +80,8 @@ class EventStream:
         self._on_event = on_event
         self._splitter = EventSplitter()
         self.failed: GatewayError | None = None
+        self.delivered = False
+        """The terminal marker, and so all there is, has been written to the client."""
 
     @property
     def usage(self) -> Usage | None:
@@ -101,6 +103,7 @@ class EventStream:
                     raise UpstreamProtocolError("The provider sent an event that is too large.") from error
                 if whole and (block := self._check(whole)):
                     yield block
+                    self.delivered = reader.done and not reader.until_eof
                 if self.failed is not None:
                     raise self.failed
         except UpstreamError:

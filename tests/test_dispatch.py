@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import (
+    Call,
     GatewayFactory,
     GatewayProcess,
     RawClient,
@@ -13,12 +14,14 @@ from gateway.testing import (
     ScriptedUpstream,
     Truncated,
     chat,
+    chat_events,
     chat_stream,
     delayed,
     error,
     fetch_chat,
     silent,
 )
+from gateway.testing.answers import SSE
 
 RECORDER = '''
 import attrs
@@ -183,6 +186,26 @@ async def test_r19_hooks_finish_once_when_the_client_is_gone(recorder: Recorder,
     assert calls[:2] == ALL[:2] and calls[-2:] == ALL[-2:]
     assert len(calls) == len(set(calls))
     assert {outcome for outcome, _ in recorder.endings()} == {"client_gone"}
+
+
+async def test_a_client_that_leaves_at_the_marker_has_had_it_all(recorder: Recorder) -> None:
+    async def script(call: Call) -> None:
+        await call.head(200, SSE)
+        for event in chat_events():
+            await call.chunk(event)
+        await call.stall()  # the end of the body is still to come when OpenAI's SDK closes the connection
+
+    async with ScriptedUpstream(script) as upstream:
+        gateway = recorder.start(upstream)
+        async with RawClient(gateway.url) as client:
+            await client.chat("m", stream=True)
+            await client.read_head()
+            async for event in client.events():
+                if b"[DONE]" in event:
+                    break
+        await upstream.wait_aborted(within=1.0)
+    await settled(recorder, 6)
+    assert recorder.endings() == {("ok", "200")}
 
 
 async def test_r28_a_stream_that_breaks_is_counted_as_failed(recorder: Recorder) -> None:
