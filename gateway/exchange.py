@@ -140,8 +140,8 @@ class Exchange:
     """One request with its answer. Made by the dispatcher, walked through the chain, seen last by ``on_finish``."""
 
     __slots__ = (
-        "_arrived", "_reader", "cache", "client_ip", "dropped", "error", "finished", "first_byte", "guard", "headers", "id",
-        "method", "model", "notes", "outcome", "path", "payload", "principal", "query", "reply_bytes", "request",
+        "_arrived", "_reader", "cache", "client_ip", "dropped", "error", "finished", "first_byte", "guard", "headers",
+        "id", "method", "model", "notes", "outcome", "path", "payload", "principal", "query", "reply_bytes", "request",
         "started", "status", "stream", "surface", "tail", "target", "tried", "upstream_seconds", "usage",
     )  # fmt: skip
 

@@ -1,4 +1,3 @@
-import asyncio
 import inspect
 import ssl
 
@@ -22,8 +21,8 @@ def test_the_tree_in_the_docstring_names_every_error() -> None:
 
 @pytest.mark.parametrize("dialect", ["openai_chat", "openai_responses"])
 def test_r62_every_error_has_one_shape(dialect: str) -> None:
-    for error in (errors.InvalidRequest("m"), errors.RateLimited("m"), errors.UpstreamTimeout("m"), errors.Overloaded("m")):
-        body = orjson.loads(errors.render_body(error, dialect, "rid"))["error"]
+    for kind in (errors.InvalidRequest, errors.RateLimited, errors.UpstreamTimeout, errors.Overloaded):
+        body = orjson.loads(errors.render_body(kind("m"), dialect, "rid"))["error"]
         assert set(body) == {"message", "type", "param", "code"}
         assert "rid" in body["message"]
 
@@ -40,7 +39,7 @@ def test_r28_the_error_event_is_no_success_marker() -> None:
     [
         (aiohttp.ServerDisconnectedError(), errors.UpstreamUnreachable, 502),
         (aiohttp.ClientPayloadError(), errors.UpstreamProtocolError, 502),
-        (asyncio.TimeoutError(), errors.UpstreamTimeout, 504),
+        (TimeoutError(), errors.UpstreamTimeout, 504),
         (aiohttp.ConnectionTimeoutError(), errors.UpstreamTimeout, 504),
         (ssl.SSLError(), errors.UpstreamUnreachable, 502),
         (ConnectionResetError(), errors.UpstreamUnreachable, 502),
@@ -56,7 +55,9 @@ def test_what_the_table_does_not_know_is_raised() -> None:
         errors.from_upstream(KeyError("x"))
 
 
-@pytest.mark.parametrize(("upstream", "client"), [(400, 400), (404, 404), (429, 429), (500, 500), (401, 502), (403, 502)])
+@pytest.mark.parametrize(
+    ("upstream", "client"), [(400, 400), (404, 404), (429, 429), (500, 500), (401, 502), (403, 502)]
+)
 def test_a_refused_credential_of_ours_is_never_the_clients(upstream: int, client: int) -> None:
     assert errors.UpstreamRefused(upstream, b"{}", {}).http_status == client
 

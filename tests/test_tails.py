@@ -20,7 +20,9 @@ def test_r05_tails_that_could_leave_the_base_are_refused(tail: str) -> None:
         safe_tail(tail)
 
 
-@pytest.mark.parametrize("tail", ["models", "models/gpt-4o", "models/meta%2Fllama", "files/a%20b", "x/", "a:b", "fine..tuned"])
+@pytest.mark.parametrize(
+    "tail", ["models", "models/gpt-4o", "models/meta%2Fllama", "files/a%20b", "x/", "a:b", "fine..tuned"]
+)
 def test_tails_of_real_clients_pass_unchanged(tail: str) -> None:
     assert safe_tail(tail) == f"/{tail}"
 

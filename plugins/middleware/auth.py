@@ -17,8 +17,9 @@ class Plugin:
         self._principals: dict[bytes, tuple[bytes, Principal]] = {}
         for name, key in runtime.config.keys.items():
             digest = bytes.fromhex(key.sha256)
-            self._principals[digest] = digest, Principal(
-                name, key.models, key.requests_per_minute, key.tokens_per_minute, key.max_concurrency
+            self._principals[digest] = (
+                digest,
+                Principal(name, key.models, key.requests_per_minute, key.tokens_per_minute, key.max_concurrency),
             )
 
     @hookimpl

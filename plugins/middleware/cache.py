@@ -198,9 +198,7 @@ class Plugin:
             raise NotCached("This answer is not in the cache.")
         return None
 
-    def _known(
-        self, exchange: Exchange, headers: CIMultiDictProxy[str], wish: Wish, now: float
-    ) -> Entry | None:
+    def _known(self, exchange: Exchange, headers: CIMultiDictProxy[str], wish: Wish, now: float) -> Entry | None:
         """The entry of a request that was answered before, byte for byte: it need not be parsed again to know it."""
         if not (self._memory.data and wish.read):
             return None

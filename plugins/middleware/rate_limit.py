@@ -26,7 +26,7 @@ class Settings:
 class Bucket:
     """A token bucket: ``limit`` at once, refilled evenly over a minute, so there is no window edge to burst over."""
 
-    __slots__ = ("level", "limit", "_rate", "_seen")
+    __slots__ = ("_rate", "_seen", "level", "limit")
 
     def __init__(self, limit: int, now: float) -> None:
         self.limit = limit

@@ -23,9 +23,9 @@ def test_a_terminal_event_ends_the_stream_and_tells_usage(kind: str) -> None:
     stream = ResponsesStream()
     assert stream.event(*event("response.created", response={"usage": None})) == PASS
     assert stream.event(*event("response.output_text.delta", delta="x")) == PASS
-    assert not stream.done
+    before = stream.done
     assert stream.event(*event(kind, response={"usage": USAGE})) == PASS
-    assert stream.done
+    assert (before, stream.done) == (False, True)
     assert stream.usage == Usage(5, 6, reasoning_tokens=2)
 
 

@@ -35,7 +35,7 @@ async def test_a_well_one_is_asked_as_configured(gateway: LocalGateway, agents: 
     reply = await fetch(f"{gateway.url}/health", headers={"X-Client": "curious"})
     assert (reply.status, reply.json["providers"]["agents"]["status"]) == (200, "ok")
     (asked,) = agents.requests
-    assert (asked.method, asked.target, asked.body) == ("GET", "/live", b"")
+    assert (asked.method, asked.target, bytes(asked.body)) == ("GET", "/live", b"")
     assert asked.header("x-token") == "t-1"
     assert asked.header("x-client") is None
 
