@@ -6,7 +6,7 @@ Hop-by-hop rules are RFC 9110 section 7.6.1; the lists follow what real SDKs sen
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from multidict import CIMultiDict
 
@@ -71,13 +71,14 @@ def _named_by_connection(headers: Mapping[str, str]) -> frozenset[str]:
     return frozenset(item.strip().lower() for value in values for item in value.split(","))
 
 
-def to_upstream(headers: Mapping[str, str], out: CIMultiDict[str]) -> None:
-    """Add the client's ``headers`` an upstream may see to ``out``."""
+def to_upstream(headers: Mapping[str, str], own: Collection[str] = ()) -> list[tuple[str, str]]:
+    """The client's ``headers`` an upstream may see, without those the gateway sets itself (``own``, in lower case)."""
     connection = headers.get("Connection")
     listed = frozenset() if connection in (None, "keep-alive", "close") else _named_by_connection(headers)
-    for name, value in headers.items():
-        if request_allowed(name) and (not listed or name.lower() not in listed):
-            out.add(name, value)
+    kept = [(name, value) for name, value in headers.items() if request_allowed(name)]
+    if listed or own:
+        kept = [(name, value) for name, value in kept if (low := name.lower()) not in own and low not in listed]
+    return kept
 
 
 def to_client(headers: Mapping[str, str]) -> CIMultiDict[str]:

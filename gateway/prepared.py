@@ -12,7 +12,7 @@ where it does not, ``session.request`` serves.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import aiohttp
@@ -58,14 +58,14 @@ class Route:
         self._host = f"Host: {self._request.headers['Host']}\r\n"
 
     async def call(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes | None
     ) -> tuple[Connection, RawResponseMessage, StreamReader]:
         """Send one request, wait for the head of its answer. The caller closes or releases the connection.
 
         Raises what aiohttp raises, ``ReusedConnectionLost`` among it, and ``ValueError`` for a header that would
         split the request.
         """
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}\r\n")
         elif method not in ("GET", "HEAD", "OPTIONS"):

@@ -14,8 +14,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp import hdrs
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from gateway import headers as header_rules
@@ -140,6 +139,10 @@ class Endpoint:
         self._base = base_url.rstrip("/")
         self._tls = tls
         self._headers = dict(headers)
+        configured = {name.lower() for name in headers}
+        self._own = configured | {"x-request-id"}
+        constant = (("Accept-Encoding", "identity"), ("User-Agent", "hookgate"))
+        self._constant = [(name, value) for name, value in constant if name.lower() not in configured]
         self._urls: dict[str, URL] = {}
         # "connect" includes the wait for a free connection of the pool.
         connect = timeouts.connect or None
@@ -159,17 +162,18 @@ class Endpoint:
                 self._urls[path] = url
         return url
 
-    def _request_headers(self, exchange: Exchange | None, extra: Mapping[str, str]) -> CIMultiDict[str]:
-        headers: CIMultiDict[str] = CIMultiDict()
+    def _fields(self, exchange: Exchange | None, extra: Mapping[str, str]) -> list[tuple[str, str]]:
+        """The header fields of a request. What the configuration or the provider sets, the client cannot."""
+        fields = list(self._constant)
         if exchange is not None:
-            header_rules.to_upstream(exchange.headers, headers)
-            headers["x-request-id"] = exchange.id
-        headers.update(extra)
-        headers[hdrs.ACCEPT_ENCODING] = "identity"
-        headers[hdrs.USER_AGENT] = "hookgate"
-        for name, value in self._headers.items():
-            headers[name] = value.reveal() if isinstance(value, Secret) else value
-        return headers
+            own = {*self._own, *map(str.lower, extra)} if extra else self._own
+            fields += header_rules.to_upstream(exchange.headers, own)
+            fields.append(("x-request-id", exchange.id))
+        fields += [item for item in extra.items() if item[0].lower() not in self._own]
+        fields += [
+            (name, value.reveal() if isinstance(value, Secret) else value) for name, value in self._headers.items()
+        ]
+        return fields
 
     async def send(
         self,
@@ -192,7 +196,7 @@ class Endpoint:
         if guard is not None:
             guard.arm(min(limits.first_token or inf, limits.total or inf), self._silent)
         began = perf_counter()
-        outgoing = self._request_headers(exchange, headers)
+        outgoing = self._fields(exchange, headers)
         try:
             if self._route is not None and (body is None or type(body) is bytes):
                 answer = await self._prepared(exchange, method, path, query, outgoing, body, deadline)
@@ -222,7 +226,7 @@ class Endpoint:
         method: str,
         path: str,
         query: str,
-        headers: CIMultiDict[str],
+        headers: list[tuple[str, str]],
         body: Any,
         deadline: float,
     ) -> Answer:
@@ -247,7 +251,7 @@ class Endpoint:
         method: str,
         path: str,
         query: str,
-        headers: CIMultiDict[str],
+        headers: list[tuple[str, str]],
         body: Any,
         deadline: float,
     ) -> Answer:
@@ -266,7 +270,7 @@ class Endpoint:
         """A JSON document (model lists), up to ``ttl`` seconds old. Raises ``UpstreamError``."""
         try:
             async with asyncio.timeout(self.timeouts.connect * 2 or 10):
-                headers = self._request_headers(None, {})
+                headers = dict(self._fields(None, {}))
                 return await self._upstream.lists.get(
                     self.url(path), headers, ttl, tls=self._tls, limits=self._timeout, name=self.name
                 )

@@ -38,7 +38,7 @@ async def route(
 async def exchange(
     way: Route, body: bytes | None = b"{}", method: str = "POST", path: str = "/v1/x"
 ) -> tuple[int, bytes]:
-    connection, message, payload = await way.call(method, path, HEADERS, body)
+    connection, message, payload = await way.call(method, path, list(HEADERS.items()), body)
     payload.on_eof(connection.release)
     return message.code, await payload.read()
 
@@ -75,11 +75,11 @@ async def test_the_request_means_what_aiohttps_own_would(method: str, body: byte
 @pytest.mark.parametrize("text", ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\0b", "\r\n\r\nGET /admin HTTP/1.1"])
 @pytest.mark.parametrize("place", ["value", "name", "path", "method"])
 async def test_a_line_break_never_reaches_the_wire(text: str, place: str) -> None:
-    parts: dict[str, Any] = {"method": "POST", "path": "/x", "headers": {"X-A": "1"}, "body": b"{}"}
+    parts: dict[str, Any] = {"method": "POST", "path": "/x", "headers": [("X-A", "1")], "body": b"{}"}
     if place == "value":
-        parts["headers"] = {"X-A": text}
+        parts["headers"] = [("X-A", text)]
     elif place == "name":
-        parts["headers"] = {text: "1"}
+        parts["headers"] = [(text, "1")]
     else:
         parts[place] = text if place == "method" else f"/{text}"
     async with route(OK) as (server, _, way):
