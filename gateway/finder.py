@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from importlib.metadata import entry_points
@@ -49,37 +50,46 @@ class Finder:
     def unnamed(self, config: Config) -> list[str]:
         """A warning per file lying in a plugin folder of the user's that the configuration does not name."""
         used = {*config.plugins.chain, *(provider.type for provider in config.providers.values())}
-        shipped = {place.resolve() for place in self._shipped}
         return [
             f"{file}: not loaded, because nothing in the configuration names '{file.stem}'."
-            for folder in self._folders if folder.is_dir() and folder.resolve() not in shipped
-            for file in sorted([*folder.glob("*.py"), *folder.glob("middleware/*.py"), *folder.glob("providers/*.py")])
-            if not file.stem.startswith("_") and file.stem not in used and not (folder / "__init__.py").is_file()
+            for folder in self._folders if folder.is_dir()
+            for file in sorted(_files(folder))
+            if not file.stem.startswith("_") and file.stem not in used
         ]  # fmt: skip
 
     def _import(self, name: str, kind: str, file: Path) -> ModuleType:
-        # A name of its own in sys.modules: plugins/middleware/logging.py must never answer `import logging`.
-        shipped = any(file.is_relative_to(place) for place in self._shipped)
-        qualified = (
-            f"gateway_plugins.{_subfolder(kind)}.{name}" if shipped and file.parent.name == _subfolder(kind)
-            else f"hookgate_plugins.{abs(hash(str(file.resolve()))):x}.{name}"
-        )  # fmt: skip
-        if qualified in sys.modules:
-            return sys.modules[qualified]
-        spec = importlib.util.spec_from_file_location(qualified, file)
-        if spec is None or spec.loader is None:
-            raise PluginError(f"plugin '{name}' ({file}) cannot be imported")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[qualified] = module
+        shipped = any(file.is_relative_to(place) for place in self._shipped) and file.parent.name == _subfolder(kind)
         try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
-            del sys.modules[qualified]
-            if not isinstance(error, Exception):
-                raise
+            if shipped:
+                return importlib.import_module(f"gateway_plugins.{_subfolder(kind)}.{name}")
+            return _import_file(name, file)
+        except Exception as error:
             raise PluginError(f"plugin '{name}' ({file}) cannot be imported: {error!r}") from error
-        return module
+
+
+def _import_file(name: str, file: Path) -> ModuleType:
+    # A name of its own in sys.modules: a plugin called logging must never answer `import logging`.
+    qualified = f"hookgate_plugins.{abs(hash(str(file.resolve()))):x}.{name}"
+    if qualified in sys.modules:
+        return sys.modules[qualified]
+    spec = importlib.util.spec_from_file_location(qualified, file)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[qualified] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[qualified]
+        raise
+    return module
 
 
 def _subfolder(kind: str) -> str:
     return "providers" if kind == "provider" else "middleware"
+
+
+def _files(folder: Path) -> list[Path]:
+    """The user's plugins in a folder. Where the shipped ones are, those lie in its subfolders."""
+    places = ("*.py",) if (folder / "__init__.py").is_file() else ("*.py", "middleware/*.py", "providers/*.py")
+    return [file for place in places for file in folder.glob(place)]
