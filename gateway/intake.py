@@ -117,13 +117,13 @@ class Intake:
         request: web.Request = exchange.request
         if "Content-Encoding" in request.headers and _is_encoded(request.headers.getall("Content-Encoding")):
             raise UnsupportedEncoding("Compressed request bodies are not accepted.")
+        _check_query(exchange.query)
         length = request.content_length
         if length is not None and length > self._max_body:
             raise self._too_large()
         if request.headers.get("Expect", "").lower() == "100-continue" and not request.content.is_eof():
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        _check_query(exchange.query)
         if exchange.surface.body == "json" or (request.content_type == "application/json" and request.body_exists):
             payload = await self._json(exchange)
         elif request.content_type == "multipart/form-data":
