@@ -92,7 +92,7 @@ class Report:
 
     def text(self) -> str:
         lines = [", ".join(f"{count} {name}" for name, count in self.counts.most_common())]
-        lines += [f"{'ok  ' if check.good else 'LEAK'}  {check.name}: {check.figure}" for check in self.checks]
+        lines += [f"{'ok  ' if check.good else 'FAIL'}  {check.name}: {check.figure}" for check in self.checks]
         return "\n".join(lines + self.errors[:10])
 
 
