@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from gateway.testing import (
 )
 from gateway.testing.answers import SSE
 
-RECORDER = '''
+RECORDER = """
 import attrs
 from gateway import Reply, hookimpl
 from gateway.errors import Forbidden
@@ -69,7 +70,7 @@ class Plugin:
             self.note(exchange, "on_finish")
             raise RuntimeError("an observer broke")
         self.note(exchange, "on_finish")
-'''
+"""
 
 CONFIG = """
 [plugins]
@@ -138,7 +139,8 @@ async def test_r19_every_hook_runs_once(
     async with ScriptedUpstream(script) as upstream:
         gateway = recorder.start(upstream)
         gateway.checked = False  # broken hooks are logged with their traceback
-        reply = await fetch_chat(gateway.url, "m", headers={"x-app": wish}, **({"stream": True} if stream else {}))
+        fields: dict[str, Any] = {"stream": True} if stream else {}
+        reply = await fetch_chat(gateway.url, "m", headers={"x-app": wish}, **fields)
         assert reply.status == status
         assert b"secret detail" not in reply.body
         assert len(upstream.calls) == (0 if wish in ("short", "refuse", "break", "garbage") else 1)
@@ -172,7 +174,9 @@ async def test_r19_a_failing_observer_harms_nobody(recorder: Recorder) -> None:
     assert recorder.calls() == ALL
 
 
-@pytest.mark.parametrize("script", [delayed(5, chat("late")), chat_stream(200, pause=0.05)], ids=["waiting", "streaming"])
+@pytest.mark.parametrize(
+    "script", [delayed(5, chat("late")), chat_stream(200, pause=0.05)], ids=["waiting", "streaming"]
+)
 async def test_r19_hooks_finish_once_when_the_client_is_gone(recorder: Recorder, script: Script) -> None:
     async with ScriptedUpstream(script) as upstream:
         gateway = recorder.start(upstream)
@@ -234,4 +238,6 @@ async def test_r58_what_a_broken_hook_says_is_logged_without_its_words(recorder:
         await fetch_chat(gateway.url, "m", headers={"x-app": "break"})
         await gateway.stop()
     assert "plugin inner, on_request: KeyError" in gateway.stderr
-    assert "inner.py" in gateway.stderr and "secret detail" not in gateway.stderr.replace('KeyError("secret detail")', "")
+    assert "inner.py" in gateway.stderr and "secret detail" not in gateway.stderr.replace(
+        'KeyError("secret detail")', ""
+    )

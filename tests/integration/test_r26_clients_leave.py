@@ -50,13 +50,13 @@ async def settled(gateway: GatewayProcess) -> None:
     until = monotonic() + 1.0
     while True:
         metrics = await gateway.metrics()
-        left = (
+        left = [
             metrics.value("hookgate_in_flight"),
             metrics.value("hookgate_upstream_connections", state="acquired"),
-        )
-        if left == (0, 0) or monotonic() > until:
-            assert left == (0, 0)
+        ]
+        if left == [0, 0]:
             return
+        assert monotonic() < until, left
         await asyncio.sleep(0.02)
 
 

@@ -78,7 +78,7 @@ RESPONSES = [
     named("response.completed", 3, response=_RESPONSE | {"status": "completed"}),
 ]
 DIALECTS = {"chat/completions": CHAT, "completions": COMPLETIONS, "responses": RESPONSES}
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     "chat/completions": {"messages": [{"role": "user", "content": "x"}]},
     "completions": {"prompt": "x"},
     "responses": {"input": "x"},
