@@ -268,7 +268,7 @@ async def test_r30_an_error_first_falls_back(
 async def test_r30_an_error_behind_content_is_forwarded_and_cut(
     gateway: GatewayProcess, upstream: ScriptedUpstream
 ) -> None:
-    upstream.script = stream([*CHAT[:2], IN_BAND, CHAT[-1]])
+    upstream.script = stream([*CHAT[:2], IN_BAND, CHAT[-1]], pause=0.1)  # read at once, it would be the answer
     with pytest.raises(Truncated) as cut:
         await ask(gateway, "chat/completions", "safe")
     assert cut.value.received == b"".join([*CHAT[:2], IN_BAND])
@@ -276,7 +276,7 @@ async def test_r30_an_error_behind_content_is_forwarded_and_cut(
 
 async def test_r30_a_failed_response_arrives_whole(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
     failed = named("response.failed", 2, response=_RESPONSE | {"status": "failed"})
-    upstream.script = stream([*RESPONSES[:2], failed])
+    upstream.script = stream([*RESPONSES[:2], failed], pause=0.1)
     before = len(gateway.log_lines())
     reply = await ask(gateway, "responses")
     assert reply.body == b"".join([*RESPONSES[:2], failed])
