@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway.testing import Call, GatewayFactory, GatewayProcess, RawClient, Response, ScriptedUpstream, whole
+from gateway.testing import (
+    Call,
+    GatewayFactory,
+    GatewayProcess,
+    RawClient,
+    Response,
+    ScriptedUpstream,
+    free_ports,
+    whole,
+)
 from tests.integration.conftest import KEY
 
 OTHER = "hg-integration-bob"
@@ -182,3 +191,42 @@ async def test_r16_a_limited_key_sends_no_body_of_a_type_that_names_no_model(
             await client.request("POST", "/v1/moderations", headers, b'{"model":"large"}')
             assert (await client.read()).status == status
     assert len(upstream.calls) == 1
+
+
+async def test_a_form_no_byte_of_which_was_sent_goes_to_the_next_target(
+    gateway_server: GatewayFactory, upstream: ScriptedUpstream
+) -> None:
+    (dead,) = free_ports(1)
+    second = f"""
+[providers.dead]
+type = "openai_compat"
+base_url = "http://127.0.0.1:{dead}/v1"
+[models.sound]
+targets = [{{ provider = "dead" }}]
+fallbacks = ["small"]
+"""
+    gateway = gateway_server(CONFIG + second, port=str(upstream.port))
+    body = field("model", b"sound") + file(SOUND) + END
+    assert (await ask(gateway, body)).status == 200
+    assert upstream.calls[0].body == body.replace(b"\r\nsound\r\n", b"\r\nwhisper-large-v3\r\n")
+
+
+@pytest.mark.parametrize("length", [1, 8], ids=["short", "long"])
+async def test_a_provider_that_refuses_before_it_has_read_is_heard(gateway_server: GatewayFactory, length: int) -> None:
+    refusal = b'{"error":{"message":"No.","type":"t","param":null,"code":null}}'
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 400 X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(refusal)
+        writer.write(head + refusal)
+        while await reader.read(1 << 20):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        gateway = gateway_server(CONFIG, port=str(server.sockets[0].getsockname()[1]))
+        for _ in range(3):
+            reply = await ask(gateway, field("model", b"small") + file(SOUND * length) + END)
+            assert reply.status == 400 and reply.body == refusal
+        await gateway.stop()  # in good order: nothing of the uploads is left behind
