@@ -143,6 +143,8 @@ def _prompt(body: dict[str, Any], chat: bool) -> list[str]:
     """The texts of the prompt; the last one is what is echoed."""
     if not chat:
         prompt = body.get("prompt")
+        if prompt is not None and not isinstance(prompt, str | list):
+            raise InvalidRequest("prompt must be a text or a list of texts.")
         return [prompt] if isinstance(prompt, str) else [str(item) for item in prompt or []]
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):

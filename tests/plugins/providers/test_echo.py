@@ -105,6 +105,8 @@ async def test_embeddings(gateway: LocalGateway) -> None:
     [
         ("chat/completions", {"messages": "hi"}, 400),
         ("chat/completions", {"messages": ["hi"]}, 400),
+        ("completions", {"prompt": 5}, 400),
+        ("completions", {"prompt": {"a": 1}}, 400),
         ("embeddings", {"input": []}, 400),
         ("embeddings", {"input": [[1, 2]]}, 400),
         ("responses", {"input": "hi"}, 404),
