@@ -52,7 +52,7 @@ targets = [{ provider = "stub", model = "real-name" }]
 [models.quiet]
 targets = [{ provider = "quiet" }]
 """
-STREAM = {"stream": True}
+STREAM: dict[str, Any] = {"stream": True}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ async def test_the_request_goes_byte_for_byte(gateway: GatewayProcess, upstream:
     reply = await fetch(f"{gateway.url}/v1/chat/completions", "POST", JSON, body)
     assert reply.status == 200
     (call,) = upstream.calls
-    assert (call.target, call.body) == ("/v1/chat/completions", body)
+    assert (call.target, bytes(call.body)) == ("/v1/chat/completions", body)
     assert call.header("authorization") == f"Bearer {KEY}"
     assert (call.header("api-key"), call.header("x-plain")) == (OTHER, "plain")
 
