@@ -27,6 +27,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamProtocolError,
 )
+from gateway.events import EventStream, InBandError, StreamReader
 from gateway.exchange import Event, Exchange, Reply, Surface, Target
 from gateway.intake import Intake
 from gateway.plugins import Call, Plugins
@@ -180,16 +181,16 @@ class Dispatcher:
             first = await anext(blocks, b"")
         finally:
             exchange.upstream_seconds += perf_counter() - began
-        if isinstance(events.failed, relay.InBandError):
+        if isinstance(events.failed, InBandError):
             raise UpstreamProtocolError("The provider answered with an error.") from events.failed
         if events.failed is not None:
             raise events.failed
         reply.first, reply.stream, reply.events = first, blocks, events
         return reply
 
-    def _events(self, exchange: Exchange, reply: Reply) -> relay.EventStream:
+    def _events(self, exchange: Exchange, reply: Reply) -> EventStream:
         name = exchange.surface.name
-        reader: relay.StreamReader
+        reader: StreamReader
         if name in ("chat", "completions"):
             reader = ChatStream(strip_usage=bool(exchange.notes.get("strip_usage")))
         elif name == "responses":
@@ -198,7 +199,7 @@ class Dispatcher:
             reader = PlainStream()
         observer = self._observer(exchange) if self._observed else None
         assert reply.stream is not None
-        return relay.EventStream(reply.stream, reader, reply.terminated, observer)
+        return EventStream(reply.stream, reader, reply.terminated, observer)
 
     def _observer(self, exchange: Exchange) -> Callable[[Event], None]:
         calls = self.plugins.on_event

@@ -1,7 +1,6 @@
 """Reply → client: whole or as a stream, never claiming more than the upstream delivered.
 
-Only whole events are forwarded, so that an upstream's death never leaves half an event in front of our error event. The
-terminal marker is the upstream's own; without it the stream ends in an error event and an aborted connection.
+A terminal marker is the upstream's own; without it a stream ends in an error event and an aborted connection.
 """
 
 from __future__ import annotations
@@ -11,24 +10,22 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import StreamWriter
 
-from gateway.dialects.openai_chat import DROP, ERROR, PASS
-from gateway.dialects.sse import EventSplitter, parse_events
 from gateway.errors import (
     GatewayError,
     InternalError,
     RequestTimeout,
     StreamInterrupted,
     UpstreamError,
-    UpstreamProtocolError,
     render_event,
 )
-from gateway.exchange import Event, Exchange, Reply, Usage
+from gateway.events import InBandError
+from gateway.exchange import Exchange, Reply
 
 SLOW_READER = 60.0
 """Seconds a client may make no progress reading before it is cut and its upstream aborted."""
@@ -36,120 +33,6 @@ SLOW_READER = 60.0
 
 log = logging.getLogger("hookgate")
 _PIECE = 1 << 18  # bytes of a large block written between two looks at the clock: a slow reader is not a stopped one
-
-
-class StreamReader(Protocol):
-    """What a dialect brings to read its own streams."""
-
-    until_eof: bool
-    done: bool
-    finished: bool
-    usage: Usage | None
-
-    def event(self, name: str | None, data: bytes) -> int: ...
-
-
-class InBandError(StreamInterrupted):
-    """The upstream's own error event, already in the client's dialect: it is forwarded, then the stream ends.
-
-    ``orderly``: it came as the dialect's own last event (``response.failed``), so the stream is failed but not cut.
-    """
-
-    __slots__ = ("orderly",)
-
-    def __init__(self, orderly: bool = False) -> None:
-        super().__init__("The provider reported an error inside its stream.")
-        self.orderly = orderly
-
-
-class EventStream:
-    """An upstream's bytes as whole events for the client; knows at the end whether the stream was complete."""
-
-    __slots__ = ("_complete", "_on_event", "_reader", "_source", "_splitter", "delivered", "failed")
-
-    def __init__(
-        self,
-        source: AsyncIterator[bytes],
-        reader: StreamReader,
-        terminated: bool,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> None:
-        self._source = source
-        self._reader = reader
-        self._complete = terminated
-        self._on_event = on_event
-        self._splitter = EventSplitter()
-        self.failed: GatewayError | None = None
-        self.delivered = False
-        """The terminal marker, and so all there is, has been written to the client."""
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._reader.usage
-
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """Whole events, as many as each upstream read completed.
-
-        Raises ``UpstreamError`` when the upstream breaks, sends what is not its protocol, or ends without its
-        terminal marker. After an in-band error event the stream ends with ``InBandError``.
-        """
-        reader = self._reader
-        feed = self._splitter.feed
-        try:
-            async for chunk in self._source:
-                try:
-                    whole = feed(chunk)
-                except ValueError as error:
-                    raise UpstreamProtocolError("The provider sent an event that is too large.") from error
-                if whole and (block := self._check(whole)):
-                    yield block
-                    self.delivered = reader.done and not reader.until_eof
-                if self.failed is not None:
-                    raise self.failed
-        except UpstreamError:
-            # Behind the terminal marker nothing is missing, however the connection ended.
-            if self.failed is not None or reader.until_eof or not reader.done:
-                raise
-        rest = self._splitter.rest
-        if rest.strip() and not reader.done and (block := self._check(rest)):
-            yield block
-        if self.failed is not None:
-            raise self.failed
-        if not (reader.done or (reader.finished and not self._complete)):
-            raise UpstreamProtocolError("The provider's stream ended before it was complete.")
-
-    def _check(self, block: bytes) -> bytes:
-        out: list[bytes] = []
-        try:
-            if block.startswith(b"data: ") and block.find(b"\n") == len(block) - 2 and self._on_event is None:
-                # The usual case, one plain event: nothing to take apart.
-                if self._reader.event(None, block[6:-2]) == PASS:
-                    return block
-            self._take_apart(block, out)
-        except ValueError as error:
-            self.failed = UpstreamProtocolError("The provider sent a malformed event.")
-            self.failed.__cause__ = error
-        return b"".join(out)
-
-    def _take_apart(self, block: bytes, out: list[bytes]) -> None:
-        for raw, name, data in parse_events(block):
-            verdict = self._reader.event(name, data) if data else PASS
-            if verdict == DROP:
-                continue
-            if self._on_event is not None and data and verdict == PASS:
-                event = Event(data, name)
-                self._on_event(event)
-                if event.data is not data:
-                    raw = _serialise(event)
-            out.append(raw)
-            if verdict == ERROR:
-                self.failed = InBandError(orderly=self._reader.done and not self._reader.until_eof)
-                break
-
-
-def _serialise(event: Event) -> bytes:
-    head = f"event: {event.name}\n".encode() if event.name else b""
-    return head + b"".join(b"data: " + line + b"\n" for line in event.data.split(b"\n")) + b"\n"
 
 
 class _Sent(web.StreamResponse):
