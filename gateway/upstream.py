@@ -92,9 +92,7 @@ class Answer:
             async for block in self.chunks():
                 size += len(block)
                 if size > limit:
-                    raise UpstreamProtocolError(
-                        f"The provider's answer is larger than {limit} bytes.", target=self._name
-                    )
+                    raise UpstreamProtocolError(f"The provider's answer is over {limit} bytes long.", target=self._name)
                 blocks.append(block)
         finally:
             self.close()
