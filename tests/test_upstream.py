@@ -271,7 +271,7 @@ async def test_a_whole_answer_has_a_limit(upstream: Upstream) -> None:
     async with ScriptedUpstream(whole(200, b"x" * 100_000)) as server, exchanging() as exchange:
         endpoint = upstream.endpoint("p", server.url)
         answer = await endpoint.send(exchange, "POST", "/x", body=b"{}")
-        with pytest.raises(UpstreamProtocolError, match="larger than 1000 bytes"):
+        with pytest.raises(UpstreamProtocolError, match="over 1000 bytes long"):
             await answer.read(1000)
         assert upstream.stats()["acquired"] == 0
 
