@@ -121,6 +121,10 @@ class Dispatcher:
         exchange.guard.arm(HOOK_LIMIT, _HookLimit(call))
         try:
             return await call(exchange, *args)
+        except asyncio.CancelledError:
+            if (error := exchange.guard.caught()) is None:
+                raise
+            raise error from None
         except ConnectionError:
             raise
         except Exception as error:

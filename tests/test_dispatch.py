@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from gateway import dispatch
 from gateway.testing import (
     Call,
     GatewayFactory,
     GatewayProcess,
+    LocalGateway,
     RawClient,
     Script,
     ScriptedUpstream,
@@ -241,3 +243,52 @@ async def test_r58_what_a_broken_hook_says_is_logged_without_its_words(recorder:
     assert "inner.py" in gateway.stderr and "secret detail" not in gateway.stderr.replace(
         'KeyError("secret detail")', ""
     )
+
+
+HANGS = '''
+import asyncio
+import attrs
+from gateway import hookimpl
+
+@attrs.frozen
+class Settings:
+    hook: str
+
+class Plugin:
+    def __init__(self, settings, runtime):
+        self.hook = settings.hook
+
+    @hookimpl
+    async def on_request(self, exchange):
+        if self.hook == "on_request":
+            await asyncio.sleep(60)
+
+    @hookimpl
+    async def on_reply(self, exchange, reply):
+        if self.hook == "on_reply":
+            await asyncio.sleep(60)
+'''
+
+
+@pytest.mark.parametrize("hook", ["on_request", "on_reply"])
+async def test_r19_a_hook_that_hangs_is_cut_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    monkeypatch.setattr(dispatch, "HOOK_LIMIT", 0.2)
+    (tmp_path / "hangs.py").write_text(HANGS)
+    config = f"""
+[plugins]
+folders = ["{tmp_path}"]
+chain = ["hangs"]
+[plugins.hangs]
+hook = "{hook}"
+[providers.echo]
+type = "echo"
+[models.m]
+targets = [{{ provider = "echo" }}]
+"""
+    async with LocalGateway(tmp_path, config) as gateway:
+        reply = await fetch_chat(gateway.url, "m")
+        assert reply.status == 500
+        assert reply.json["error"]["code"] == "internal_error"
+        assert gateway.exchanges[0].outcome == "failed"
