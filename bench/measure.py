@@ -91,7 +91,7 @@ async def measure_memory(plan: Plan) -> list[Row]:
             rows.append(Row("memory", one.server.name, "MB idle", values=[idle / 1e6], bar=bar))
             load = Load(one.port, messages.http_request(body, f"127.0.0.1:{one.port}"), b"", plan.streams)
             await load.open()
-            await load.go_on(max(2.0, plan.seconds))
+            await load.go_on(2 * plan.seconds)
             added = (one.process.rss_bytes() - idle) / plan.streams
             bar = scenarios.STREAM_MEMORY if one.server.gateway else None
             lost = plan.streams - len(load.busy)
