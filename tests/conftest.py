@@ -9,7 +9,6 @@ import gateway.testing
 from tests.support.programs import recorded_data
 from tests.support.recordings import Recordings
 
-
 # A busy machine is no defect of the code: neither slow examples nor slow generation fail a test.
 hypothesis.settings.register_profile("hookgate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("hookgate")
