@@ -245,7 +245,7 @@ async def test_r58_what_a_broken_hook_says_is_logged_without_its_words(recorder:
     )
 
 
-HANGS = '''
+HANGS = """
 import asyncio
 import attrs
 from gateway import hookimpl
@@ -267,7 +267,7 @@ class Plugin:
     async def on_reply(self, exchange, reply):
         if self.hook == "on_reply":
             await asyncio.sleep(60)
-'''
+"""
 
 
 @pytest.mark.parametrize("hook", ["on_request", "on_reply"])
