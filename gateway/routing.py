@@ -48,7 +48,7 @@ class Catalog:
         except Exception as error:  # noqa: BLE001 - a provider plugin's, of whatever kind
             # The last known list stays; a dead provider is asked again soon, not on every request.
             self._until[provider] = monotonic() + min(self._ttl, 30.0)
-            log.warning("model list of provider %s: %s", provider, str(error) or type(error).__name__)
+            log.warning("model list of provider %s: %s", provider, _reason(error))
 
     async def models(self) -> dict[str, list[dict[str, Any]]]:
         """Provider → its model objects. Lists already known are not waited for."""
@@ -158,3 +158,9 @@ def authorise(exchange: Exchange, model: str) -> None:
     """Raise ``Forbidden`` unless the exchange's principal may use ``model``."""
     if exchange.principal is not None and not exchange.principal.allows(model):
         raise Forbidden("This key may not use this model.")
+
+
+def _reason(error: Exception) -> str:
+    """Our words for the log, and the operating system's behind them: they name the address and what is wrong there."""
+    words = str(error) or type(error).__name__
+    return f"{words} ({error.__cause__})" if isinstance(error.__cause__, OSError) else words

@@ -281,3 +281,13 @@ async def test_a_list_that_hangs_holds_up_nothing_another_list_has(tmp_path: Pat
         began = monotonic()
         assert (await chat(gateway, "only-b")).header("x-gateway-target") == "b"
         assert monotonic() - began < 1.0
+
+
+async def test_the_log_says_where_a_list_could_not_be_had(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plugin(tmp_path)
+    config = CONFIG + '[providers.off]\ntype = "openai_compat"\nbase_url = "http://127.0.0.1:9/v1"\n'
+    async with LocalGateway(tmp_path, config) as gateway:
+        await chat(gateway, "nobodys")
+    logged = next(line for line in caplog.messages if "provider off" in line)
+    assert "cannot be reached" in logged and "127.0.0.1:9 " in logged
+    assert "model list of provider down: no list" in caplog.messages
