@@ -304,8 +304,8 @@ async def serve(config_path: Path, environ: Mapping[str, str], overrides: Mappin
     """Run until SIGTERM or SIGINT; a second signal stops at once."""
     server = Server(config_path, environ, overrides)
     await server.start()
-    for host, port in server.addresses:
-        log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    for listener, (host, port) in zip(("server", "admin"), server.addresses, strict=False):
+        log.info("[%s] listens on http://%s:%d", listener, f"[{host}]" if ":" in host else host, port)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
