@@ -20,7 +20,10 @@ def _listening(pid: int) -> list[str]:
     """The local IP addresses a process listens on, from /proc (the kernel's own word)."""
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        link = os.readlink(descriptor)
+        try:
+            link = os.readlink(descriptor)
+        except FileNotFoundError:
+            continue  # closed since it was listed: the connection that asked whether the gateway is up
         if link.startswith("socket:["):
             inodes.add(link[8:-1])
     found = []
