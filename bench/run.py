@@ -72,6 +72,7 @@ def machine(load_core: int, server_core: int) -> dict[str, Any]:
         "python": platform.python_version(),
         **versions,
         "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),  # well above 0 before the start: others disturb every figure
         "load_core": load_core,
         "server_core": server_core,
     }
