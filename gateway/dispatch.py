@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from gateway import relay
 from gateway.config import Config
-from gateway.dialects.openai_chat import ChatStream, PlainStream, read_usage
+from gateway.dialects.openai_chat import ChatStream, PlainStream, usage_of
 from gateway.dialects.openai_responses import ResponsesStream
 from gateway.errors import (
     GatewayError,
@@ -162,7 +161,7 @@ class Dispatcher:
         reply: Reply = await self._forwards[target.provider](exchange, target)
         if reply.stream is None:
             if reply.usage is None and reply.body is not None and exchange.surface.repeatable:
-                reply.usage = _whole_usage(reply.body)
+                reply.usage = usage_of(reply.body)
             return reply
         try:
             return await self._opened(exchange, reply)
@@ -327,10 +326,3 @@ class _HookLimit:
 
 def _is_events(reply: Reply) -> bool:
     return reply.status == 200 and reply.headers.get("content-type", "").lower().startswith("text/event-stream")
-
-
-def _whole_usage(body: bytes) -> Any:
-    try:
-        return read_usage(orjson.loads(body))
-    except ValueError:
-        return None

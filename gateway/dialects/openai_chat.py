@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
 
 from gateway.exchange import Usage
+
+# An object with objects in it, but no deeper; no counts are.
+_usage_object = re.compile(rb'"usage"\s*:\s*(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
 
 PASS, DROP, ERROR = range(3)
 """What to do with a stream event: forward it, take it out, or forward it and end the stream as failed."""
@@ -37,6 +41,19 @@ def read_usage(body: Any) -> Usage | None:
         cache_write_tokens=_count(inside.get("cache_write_tokens")),
         reasoning_tokens=_count(outside.get("reasoning_tokens")),
     )
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """Usage of a whole reply, read without building the reply: an embedding's is a megabyte of numbers.
+
+    ``"usage"`` inside a text is written with escaped quotes, so what is found is a field; the last one is the reply's.
+    """
+    at = body.rfind(b'"usage"')
+    found = _usage_object.match(body, at) if at >= 0 else None
+    try:
+        return read_usage({"usage": orjson.loads(found[1])} if found else orjson.loads(body))
+    except ValueError:
+        return None
 
 
 def _count(value: Any) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.openai_chat import DROP, ERROR, PASS, ChatStream, PlainStream, read_usage
+from gateway.dialects.openai_chat import DROP, ERROR, PASS, ChatStream, PlainStream, read_usage, usage_of
 from gateway.exchange import Usage
 
 OPENAI = {
@@ -133,3 +133,29 @@ def test_a_plain_stream_ends_with_http_and_tells_usage() -> None:
     assert stream.event(None, b'"usage" but not json') == PASS
     assert stream.usage == Usage(3, 4)
     assert stream.event("error", b"{}") == ERROR
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        (b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}', (3, 4)),
+        (
+            b'{ "usage" : { "prompt_tokens" : 3, "completion_tokens_details":{"reasoning_tokens":1} } , "x":1}',
+            (3, None),
+        ),
+        (
+            b'{"usage":{"prompt_tokens":3},"choices":[{"message":{"content":"\\"usage\\":{\\"prompt_tokens\\":9}"}}]}',
+            (3, None),
+        ),
+        (b'{"x_groq":{"usage":{"prompt_tokens":3}}}', (3, None)),
+        (b'{"usage":{"a":{"b":{"c":1}},"prompt_tokens":3}}', (3, None)),
+        (b'{"usage":null}', None),
+        (b'{"choices":[]}', None),
+        (b'{"usage":{"prompt_tokens":', None),
+        (b"[1]", None),
+        (b"not json", None),
+    ],
+)
+def test_usage_of_a_whole_reply(body: bytes, tokens: tuple[int | None, int | None] | None) -> None:
+    usage = usage_of(body)
+    assert (usage and (usage.input_tokens, usage.output_tokens)) == tokens
