@@ -284,6 +284,7 @@ class Dispatcher:
                 cancelled = error
             except Exception:
                 log.exception("exchange %s: plugin %s failed in on_finish", exchange.id, call.plugin)
+        _forget_frames(exchange.error)
         if cancelled is not None:
             raise cancelled
 
@@ -301,6 +302,16 @@ class _HookFailed(InternalError):
     def __init__(self, call: Call, detail: str) -> None:
         super().__init__()
         self.detail = f"plugin {call.plugin}, {call.hook}: {detail}"
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames an exchange failed in: they hold the error, the exchange and its body, and such circles
+    stay in memory until the collector runs, which is seldom."""
+    if error is not None:
+        error.__traceback__ = None
+        _forget_frames(error.__context__)
+        if error.__cause__ is not error.__context__:
+            _forget_frames(error.__cause__)
 
 
 def _ours(call: Call, error: Exception) -> GatewayError:

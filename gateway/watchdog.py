@@ -31,6 +31,7 @@ class Guard:
 
     def disarm(self) -> None:
         self.at = inf
+        self.error = None  # it may hold the answer that is waited for, which holds the exchange, which holds this
 
     def fire(self, error: GatewayError) -> None:
         """Make the task fail with ``error`` at its next await. Only the first reason counts."""

@@ -1,12 +1,16 @@
 """Each hook once per exchange, on every route and in every mode; nothing after the last byte is lost."""
 
 import asyncio
+import contextlib
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway import dispatch
+from gateway.exchange import Exchange
 from gateway.testing import (
     Call,
     GatewayFactory,
@@ -22,6 +26,7 @@ from gateway.testing import (
     delayed,
     error,
     fetch_chat,
+    hang_up,
     silent,
 )
 from gateway.testing.answers import SSE
@@ -292,3 +297,48 @@ targets = [{{ provider = "echo" }}]
         assert reply.status == 500
         assert reply.json["error"]["code"] == "internal_error"
         assert gateway.exchanges[0].outcome == "failed"
+
+
+BROKEN = {
+    "closed without an answer": hang_up,
+    "refused": error(500),
+    "silent": silent,
+    "cut": chat_stream(9, after=3, ending="close"),
+    "reset": chat_stream(9, after=3, ending="reset"),
+    "stalled": chat_stream(9, after=3, ending="stall"),
+    "left": chat_stream(9, after=3, pause=0.3),
+}
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("name", BROKEN)
+async def test_r55_a_failed_exchange_and_its_body_are_gone_without_the_collector(name: str, tmp_path: Path) -> None:
+    async with ScriptedUpstream(BROKEN[name]) as upstream:
+        config = f"""
+[providers.up]
+type = "openai_compat"
+base_url = "{upstream.url}/v1"
+timeouts = {{ first_token = "300ms", idle = "300ms" }}
+[models.m]
+targets = [{{ provider = "up" }}]
+"""
+        async with LocalGateway(tmp_path, config) as gateway:
+            async with RawClient(gateway.url) as client:
+                await client.chat("m", stream=True)
+                if name == "left":
+                    await client.read_head()
+                else:
+                    with contextlib.suppress(Truncated):
+                        await client.read()
+            await asyncio.sleep(0.3)
+            assert [each.outcome != "ok" for each in gateway.exchanges] == [True]
+            gateway.exchanges.clear()
+            assert [each for each in gc.get_objects() if type(each) is Exchange] == []
