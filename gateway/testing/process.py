@@ -143,7 +143,8 @@ class GatewayProcess:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The JSON lines written so far, to either stream."""
-        lines = [*self.stdout.splitlines(), *self.stderr.splitlines()]
+        # A line may be read while it is being written: what has no end yet is none.
+        lines = [line for text in (self.stdout, self.stderr) for line in text.split("\n")[:-1]]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     async def wait_log(self, count: int = 1, within: float = 2.0, **fields: Any) -> list[dict[str, Any]]:
