@@ -25,7 +25,9 @@ class Formatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:
         lines: list[str] = []
         error: BaseException | None = ei[1]
-        while error is not None:
+        seen = set[int]()
+        while error is not None and id(error) not in seen:  # causes may run in a circle
+            seen.add(id(error))
             trace = "".join(traceback.format_tb(error.__traceback__))
             lines.insert(0, f"Traceback (most recent call last):\n{trace}{type(error).__name__}")
             error = error.__cause__ or error.__context__

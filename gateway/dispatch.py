@@ -106,8 +106,9 @@ class Dispatcher:
             else:
                 try:
                     reply = call.function(exchange)
-                except Exception as error:
-                    raise _ours(call, error) from error
+                except Exception as error:  # noqa: BLE001 - it becomes one of ours
+                    ours = _ours(call, error)
+                    raise ours from ours.__cause__
                 clock = call.stat.lap(clock)
             if reply is not None:
                 if not isinstance(reply, Reply):
@@ -126,8 +127,9 @@ class Dispatcher:
             raise error from None
         except ConnectionError:
             raise
-        except Exception as error:
-            raise _ours(call, error) from error
+        except Exception as error:  # noqa: BLE001 - it becomes one of ours
+            ours = _ours(call, error)
+            raise ours from ours.__cause__
         finally:
             exchange.guard.disarm()
 
@@ -212,8 +214,9 @@ class Dispatcher:
             for call in calls:
                 try:
                     call.function(exchange, event)
-                except Exception as error:
-                    raise _ours(call, error) from error
+                except Exception as error:  # noqa: BLE001 - it becomes one of ours
+                    ours = _ours(call, error)
+                    raise ours from ours.__cause__
                 clock = call.stat.lap(clock)
 
         return observe
@@ -307,11 +310,13 @@ class _HookFailed(InternalError):
 def _forget_frames(error: BaseException | None) -> None:
     """Let go of the frames an exchange failed in: they hold the error, the exchange and its body, and such circles
     stay in memory until the collector runs, which is seldom."""
-    if error is not None:
-        error.__traceback__ = None
-        _forget_frames(error.__context__)
-        if error.__cause__ is not error.__context__:
-            _forget_frames(error.__cause__)
+    rest, seen = [error], set[int]()
+    while rest:
+        each = rest.pop()
+        if each is not None and id(each) not in seen:  # causes may run in a circle
+            seen.add(id(each))
+            each.__traceback__ = None
+            rest += (each.__context__, each.__cause__)
 
 
 def _ours(call: Call, error: Exception) -> GatewayError:

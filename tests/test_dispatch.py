@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway import dispatch
+from gateway.dispatch import _forget_frames
 from gateway.exchange import Exchange
 from gateway.testing import (
     Call,
@@ -342,3 +343,13 @@ targets = [{{ provider = "up" }}]
             assert [each.outcome != "ok" for each in gateway.exchanges] == [True]
             gateway.exchanges.clear()
             assert [each for each in gc.get_objects() if type(each) is Exchange] == []
+
+
+def test_frames_of_errors_that_caused_each_other_are_forgotten() -> None:
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    for each in (first, second):
+        with contextlib.suppress(ValueError, KeyError):
+            raise each
+    _forget_frames(first)
+    assert first.__traceback__ is None and second.__traceback__ is None
