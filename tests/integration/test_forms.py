@@ -217,7 +217,9 @@ async def test_a_provider_that_refuses_before_it_has_read_is_heard(gateway_serve
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        head = b"HTTP/1.1 400 X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(refusal)
+        # It answers nothing more on this connection, and says so as RFC 9112 section 9.6 asks.
+        fields = b"Content-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(refusal)
+        head = b"HTTP/1.1 400 X\r\n" + fields
         writer.write(head + refusal)
         while await reader.read(1 << 20):
             pass
