@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
 from time import perf_counter
 from typing import Any
 
@@ -52,7 +53,7 @@ class Dispatcher:
         self.active: set[Exchange] = set()
         self.draining = False
         """The gateway is stopping: connections close behind their answers."""
-        self._finishing: set[asyncio.Task[Any]] = set()
+        self._finishing: set[asyncio.Future[Any]] = set()
         self._intake = Intake(config.server)
         self._watchdog = watchdog
         self._forwards = {name: calls["forward"] for name, calls in plugins.providers.items() if "forward" in calls}
@@ -60,7 +61,7 @@ class Dispatcher:
 
     async def run(self, request: web.Request, surface: Surface, tail: str, answer: Answer | None) -> web.StreamResponse:
         """Run one exchange. ``answer`` replies instead of a provider (model lists, plugin routes)."""
-        exchange = Exchange(request, surface, self._intake.read)
+        exchange = Exchange(request, surface, self._intake.read, self._intake.read_now)
         exchange.id = self._intake.new_id()
         exchange.tail = tail
         exchange.client_ip = self._intake.client_ip(request)
@@ -92,7 +93,7 @@ class Dispatcher:
                     exchange.usage = exchange.usage or reply.events.usage or known
                 if reply.close is not None:
                     reply.close()
-            guard.disarm()
+            guard.close()
             self._watchdog.guards.discard(guard)
             self.active.discard(exchange)
             exchange.finished = perf_counter()
@@ -101,26 +102,25 @@ class Dispatcher:
     async def _reply(self, exchange: Exchange, answer: Answer) -> Reply:
         clock = perf_counter()
         for call in self.plugins.on_request:
-            if call.is_async:
-                reply = await self._hook(call, exchange)
-            else:
-                try:
-                    reply = call.function(exchange)
-                except Exception as error:  # noqa: BLE001 - it becomes one of ours
-                    ours = _ours(call, error)
-                    raise ours from ours.__cause__
-                clock = call.stat.lap(clock)
-            if reply is not None:
-                if not isinstance(reply, Reply):
+            try:
+                reply = call.function(exchange)
+            except Exception as error:  # noqa: BLE001 - it becomes one of ours
+                ours = _ours(call, error)
+                raise ours from ours.__cause__
+            if reply is not None and not isinstance(reply, Reply):
+                if not isawaitable(reply):
                     raise _HookFailed(call, f"returned {type(reply).__name__}, not a Reply")
+                reply = await self._awaited(call, exchange, reply)
+            clock = call.stat.lap(clock)
+            if isinstance(reply, Reply):
                 return reply
         return await answer(exchange)
 
-    async def _hook(self, call: Call, exchange: Exchange, *args: Any) -> Any:
-        """Call an ``async def`` hook under its time limit; what is not an error of ours becomes one."""
+    async def _awaited(self, call: Call, exchange: Exchange, running: Awaitable[Any]) -> Any:
+        """What a hook that has to wait returns, under its time limit; what is not an error of ours becomes one."""
         exchange.guard.arm(HOOK_LIMIT, _HookLimit(call))
         try:
-            return await call(exchange, *args)
+            return await running
         except asyncio.CancelledError:
             if (error := exchange.guard.caught()) is None:
                 raise
@@ -142,9 +142,10 @@ class Dispatcher:
 
     async def forward(self, exchange: Exchange, named: Sequence[Target] | None = None) -> Reply:
         """Try the exchange's targets in order until one replies. Raises the last target's error."""
-        await exchange.read()
+        if exchange.payload is None:
+            await exchange.read()
         failure: UpstreamError | None = None
-        for target in named or await self.router.targets(exchange):
+        for target in named or self.router.ready(exchange) or await self.router.targets(exchange):
             if failure is not None and exchange.payload.raw is None and exchange.payload.sent:
                 break  # the streamed body has been sent once and is gone
             try:
@@ -160,7 +161,12 @@ class Dispatcher:
     async def _try(self, exchange: Exchange, target: Target) -> Reply:
         exchange.target = target
         exchange.tried.append(target.name)
-        reply: Reply = await self._forwards[target.provider](exchange, target)
+        call = self._forwards[target.provider]
+        began = perf_counter()
+        try:
+            reply: Reply = await call.function(exchange, target)
+        finally:
+            call.stat.lap(began)
         if reply.stream is None:
             if reply.usage is None and reply.body is not None and exchange.surface.repeatable:
                 reply.usage = usage_of(reply.body)
@@ -224,8 +230,8 @@ class Dispatcher:
     async def _failed(self, exchange: Exchange, error: Exception) -> Reply:
         for call in self.plugins.on_error:
             try:
-                mapped = await self._hook(call, exchange, error) if call.is_async else call.function(exchange, error)
-                error = mapped or error
+                mapped = call.function(exchange, error)
+                error = (await self._awaited(call, exchange, mapped) if isawaitable(mapped) else mapped) or error
             except Exception as later:  # noqa: BLE001 - answered in the first one's place
                 error = later
         exchange.error = error
@@ -244,15 +250,13 @@ class Dispatcher:
         clock = perf_counter()
         for call in self.plugins.on_reply:
             try:
-                if call.is_async:
-                    await self._hook(call, exchange, reply)
-                else:
-                    call.function(exchange, reply)
-                    clock = call.stat.lap(clock)
+                if (running := call.function(exchange, reply)) is not None and isawaitable(running):
+                    await self._awaited(call, exchange, running)
             except Exception as error:  # noqa: BLE001 - answered in the reply's place
                 if reply.close is not None:
                     reply.close()
                 reply = await self._failed(exchange, _ours(call, error))
+            clock = call.stat.lap(clock)
         stamp(exchange, reply)
         return reply
 
@@ -275,19 +279,18 @@ class Dispatcher:
         clock = exchange.finished
         for call in self.plugins.on_finish:
             try:
-                if call.is_async:
-                    task = asyncio.get_running_loop().create_task(call(exchange))
+                if (running := call.function(exchange)) is not None and isawaitable(running):
+                    task = asyncio.ensure_future(running)  # noqa: TID251 - held in _finishing and awaited here
                     self._finishing.add(task)  # the loop keeps only a weak reference
                     task.add_done_callback(self._finishing.discard)
                     await asyncio.shield(task)
-                else:
-                    call.function(exchange)
-                    clock = call.stat.lap(clock)
             except asyncio.CancelledError as error:
                 cancelled = error
             except Exception:
                 log.exception("exchange %s: plugin %s failed in on_finish", exchange.id, call.plugin)
-        _forget_frames(exchange.error)
+            clock = call.stat.lap(clock)
+        if exchange.error is not None:
+            _forget_frames(exchange.error)
         if cancelled is not None:
             raise cancelled
 

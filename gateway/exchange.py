@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 Provenance = Literal["reported", "partial", "estimated"]
 CacheState = Literal["hit", "miss", "bypass", "coalesced"]
 _SHORT = 1 << 18  # bytes
+_ALL = ("*",)
 Outcome = Literal["ok", "refused", "upstream_failed", "failed", "client_gone"]
 
 
@@ -49,7 +50,7 @@ class Principal:
     max_concurrency: int | None = None
 
     def allows(self, model: str) -> bool:
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+        return self.models == _ALL or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
 @attrs.frozen
@@ -140,12 +141,18 @@ class Exchange:
     """One request with its answer. Made by the dispatcher, walked through the chain, seen last by ``on_finish``."""
 
     __slots__ = (
-        "_arrived", "_reader", "cache", "client_ip", "dropped", "error", "finished", "first_byte", "guard", "headers",
-        "id", "method", "model", "notes", "outcome", "path", "payload", "principal", "query", "reply_bytes", "request",
-        "started", "status", "stream", "surface", "tail", "target", "tried", "upstream_seconds", "usage",
+        "_arrived", "_reader", "_ready", "cache", "client_ip", "dropped", "error", "finished", "first_byte", "guard",
+        "headers", "id", "method", "model", "notes", "outcome", "path", "payload", "principal", "query", "reply_bytes",
+        "request", "started", "status", "stream", "surface", "tail", "target", "tried", "upstream_seconds", "usage",
     )  # fmt: skip
 
-    def __init__(self, request: Any, surface: Surface, reader: Callable[[Exchange], Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        request: Any,
+        surface: Surface,
+        reader: Callable[[Exchange], Awaitable[Any]],
+        ready: Callable[[Exchange], Any] = lambda _: None,
+    ) -> None:
         self.id = ""
         """Request id, ``x-request-id`` of the reply: unique; ``request_id`` may put the client's in its place."""
         self.request = request
@@ -161,6 +168,7 @@ class Exchange:
         self.principal: Principal | None = None
         self._arrived: bytes | None = None
         self._reader = reader
+        self._ready = ready
         self.guard: Any = None
         """The time limit this exchange is under now (``gateway.watchdog.Guard``); the core's."""
         self.payload: Any = None
@@ -194,8 +202,15 @@ class Exchange:
         Sets ``model`` and ``stream``. Raises ``InvalidRequest``, ``PayloadTooLarge``, ``RequestTimeout``, or
         ``Forbidden`` when the principal may not use the model.
         """
-        if self.payload is None:
+        if self.read_now() is None:
             self.payload = await self._reader(self)
+        return self.payload
+
+    def read_now(self) -> Any:
+        """``read()`` without waiting: ``None`` where that cannot be, because more of the body has still to arrive or it
+        takes long to parse. Raises what ``read()`` raises."""
+        if self.payload is None:
+            self.payload = self._ready(self)
         return self.payload
 
     def arrived(self) -> bytes | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeVar
 
 from multidict import CIMultiDict
 
@@ -32,6 +33,9 @@ _REPLY_PREFIXES = (
     "x-accel-", "access-control-", "x-envoy-", "x-amz-cf-", "x-gateway-", "x-litellm-", "x-ms-", "x-azure-",
 )  # fmt: skip
 
+_CONNECTION_ALONE = (None, "keep-alive", "close")
+_Name = TypeVar("_Name", str, bytes)
+
 TOKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """A request id we accept from outside."""
 
@@ -46,24 +50,46 @@ def _reply_allowed(name: str) -> bool:
     return low not in _REPLY_NEVER and not low.startswith(_REPLY_PREFIXES)
 
 
-class _Filter:
+class _Verdicts(dict[_Name, bool]):
     """A verdict per header name, remembered: clients and providers repeat the same few dozen names."""
 
-    def __init__(self, rule: Callable[[str], bool]) -> None:
-        self._rule = rule
-        self._known: dict[str, bool] = {}
+    def __init__(self, rule: Callable[[_Name], bool]) -> None:
+        super().__init__()
+        self._rule: Callable[[_Name], bool] = rule
 
-    def __call__(self, name: str) -> bool:
-        verdict = self._known.get(name)
-        if verdict is None:
-            verdict = self._rule(name)
-            if len(self._known) < 2048:  # the names are the client's to choose; the memory is not
-                self._known[name] = verdict
+    def __missing__(self, name: _Name) -> bool:
+        verdict = self._rule(name)
+        if len(self) < 2048:  # the names are the client's to choose; the memory is not
+            self[name] = verdict
         return verdict
 
 
-request_allowed = _Filter(_request_allowed)
-reply_allowed = _Filter(_reply_allowed)
+_allowed_up = _Verdicts(_request_allowed)
+_allowed_down = _Verdicts(_reply_allowed)
+
+
+class Passed:
+    """The header lines of a client that an upstream may see, without those the gateway sets itself.
+
+    Works on the bytes the parser took them from: it lets no line break through, so none can be made here.
+    """
+
+    def __init__(self, own: Collection[str]) -> None:
+        self._own = own
+        self._verdicts = _Verdicts[bytes](self._verdict)
+
+    def _verdict(self, name: bytes) -> bool:
+        text = name.decode("latin-1")
+        return _allowed_up[text] and text.lower() not in self._own
+
+    def lines(self, raw: Iterable[tuple[bytes, bytes]]) -> bytes:
+        verdicts = self._verdicts
+        return b"".join([b"%b: %b\r\n" % field for field in raw if verdicts[field[0]]])
+
+
+def names_others(headers: Mapping[str, str]) -> bool:
+    """Whether ``Connection`` lists further headers that must not pass."""
+    return headers.get("Connection") not in _CONNECTION_ALONE
 
 
 def _named_by_connection(headers: Mapping[str, str]) -> frozenset[str]:
@@ -73,9 +99,8 @@ def _named_by_connection(headers: Mapping[str, str]) -> frozenset[str]:
 
 def to_upstream(headers: Mapping[str, str], own: Collection[str] = ()) -> list[tuple[str, str]]:
     """The client's ``headers`` an upstream may see, without those the gateway sets itself (``own``, in lower case)."""
-    connection = headers.get("Connection")
-    listed = frozenset() if connection in (None, "keep-alive", "close") else _named_by_connection(headers)
-    kept = [(name, value) for name, value in headers.items() if request_allowed(name)]
+    listed = _named_by_connection(headers) if names_others(headers) else frozenset()
+    kept = [(name, value) for name, value in headers.items() if _allowed_up[name]]
     if listed or own:
         kept = [(name, value) for name, value in kept if (low := name.lower()) not in own and low not in listed]
     return kept
@@ -83,13 +108,12 @@ def to_upstream(headers: Mapping[str, str], own: Collection[str] = ()) -> list[t
 
 def to_client(headers: Mapping[str, str]) -> CIMultiDict[str]:
     """The headers of an upstream's answer that the client gets; the upstream's own request id under another name."""
-    kept: CIMultiDict[str] = CIMultiDict()
-    listed = _named_by_connection(headers) if headers.get("Connection", "keep-alive") != "keep-alive" else ()
-    for name, value in headers.items():
-        if not value.isprintable():
-            continue  # control characters, of either kind, and bytes that are no text: aiohttp reads them all
-        if reply_allowed(name) and (not listed or name.lower() not in listed):
-            kept.add(name, value)
+    # Not printable are control characters, of either kind, and bytes that are no text: aiohttp reads them all.
+    allowed = [field for field in headers.items() if _allowed_down[field[0]] and field[1].isprintable()]
+    if names_others(headers):
+        listed = _named_by_connection(headers)
+        allowed = [field for field in allowed if field[0].lower() not in listed]
+    kept = CIMultiDict(allowed)
     upstream_id = headers.get("x-request-id")
     if upstream_id is not None and upstream_id.isprintable():
         kept["x-upstream-request-id"] = upstream_id

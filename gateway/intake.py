@@ -112,12 +112,27 @@ class Intake:
         """Nothing of the request's body is left to arrive."""
         return request.content.is_eof()
 
-    async def read(self, exchange: Exchange) -> Any:
-        """Read and parse the body of ``exchange``; see ``Exchange.read``."""
+    def read_now(self, exchange: Exchange) -> Any:
+        """The payload of a short JSON body that is here already; see ``Exchange.read_now``."""
+        if exchange.surface.body != "json" or (raw := exchange.arrived()) is None or len(raw) > bodies.SMALL:
+            return None
+        self._check(exchange)
+        if len(raw) > self._max_body:
+            raise self._too_large()
+        payload = bodies.parse_small(raw)
+        _admit(exchange, payload)
+        return payload
+
+    def _check(self, exchange: Exchange) -> None:
         request: web.Request = exchange.request
         if "Content-Encoding" in request.headers and _is_encoded(request.headers.getall("Content-Encoding")):
             raise UnsupportedEncoding("Compressed request bodies are not accepted.")
         _check_query(exchange.query)
+
+    async def read(self, exchange: Exchange) -> Any:
+        """Read and parse the body of ``exchange``; see ``Exchange.read``."""
+        request: web.Request = exchange.request
+        self._check(exchange)
         length = request.content_length
         if length is not None and length > self._max_body:
             raise self._too_large()
@@ -135,10 +150,7 @@ class Intake:
             elif exchange.principal is not None and not exchange.principal.allows(_ANY):
                 # Some servers read JSON whatever its type says, and with it a model nobody has looked at.
                 raise Forbidden("This key may use certain models only, and a body of this type names none.")
-        if payload.model is not None:
-            authorise(exchange, payload.model)
-            exchange.model = payload.model
-        exchange.stream = payload.stream
+        _admit(exchange, payload)
         return payload
 
     async def _json(self, exchange: Exchange) -> Any:
@@ -222,6 +234,13 @@ class Intake:
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The request body is larger than {self._max_body} bytes.")
+
+
+def _admit(exchange: Exchange, payload: Any) -> None:
+    if payload.model is not None:
+        authorise(exchange, payload.model)
+        exchange.model = payload.model
+    exchange.stream = payload.stream
 
 
 def _is_encoded(values: list[str]) -> bool:

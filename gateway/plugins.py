@@ -38,27 +38,32 @@ _USUAL = 0.0001  # the first bound of HookStats; nearly every run is below it
 
 
 class Stat:
-    """How often one hook ran and how long it took."""
+    """How often one hook ran and how long it took.
 
-    __slots__ = ("buckets", "seconds")
+    ``lap`` runs a dozen times a request: it only adds, and looks for the bucket of slow runs alone.
+    """
+
+    __slots__ = ("_slow", "runs", "seconds")
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.buckets = [0] * (len(HookStats.BOUNDS) + 1)
+        self.runs = 0
+        self._slow = [0] * len(HookStats.BOUNDS)
 
     @property
-    def count(self) -> int:
-        return sum(self.buckets)
+    def buckets(self) -> list[int]:
+        """Runs by duration, a number for each of ``HookStats.BOUNDS`` and one for those beyond."""
+        return [self.runs - sum(self._slow), *self._slow]
 
     def lap(self, began: float) -> float:
         """Count a run that began at ``began`` and ends now; returns now (``perf_counter``)."""
         now = perf_counter()
-        self.add(now - began)
+        took = now - began
+        self.runs += 1
+        self.seconds += took
+        if took > _USUAL:
+            self._slow[bisect_left(HookStats.BOUNDS, took) - 1] += 1
         return now
-
-    def add(self, seconds: float) -> None:
-        self.seconds += seconds
-        self.buckets[bisect_left(HookStats.BOUNDS, seconds) if seconds > _USUAL else 0] += 1
 
 
 class HookStats:

@@ -11,8 +11,10 @@ where it does not, ``session.request`` serves.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import aiohttp
@@ -23,8 +25,9 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.streams import EofStream, StreamReader
 from yarl import URL
 
+from gateway.outbox import outbox
+
 _JOIN = 1 << 16  # bytes up to which head and body are cheaper sent as one
-_USED = "_hookgate_used"
 
 
 def supported() -> bool:
@@ -42,6 +45,57 @@ class ReusedConnectionLost(aiohttp.ServerDisconnectedError):
     """A kept-alive connection died before one byte of an answer: most likely the server had closed it already."""
 
 
+def lines(fields: Iterable[tuple[str, str]]) -> bytes:
+    """Header lines for ``Route.call``. Raises ``ValueError`` for a header that would split the request."""
+    made = [f"{name}: {value}\r\n" for name, value in fields]
+    text = "".join(made)
+    if text.count("\n") != len(made) or text.count("\r") != len(made) or "\0" in text:
+        raise ValueError("a header holds a line break")
+    return text.encode("utf-8", "surrogateescape")
+
+
+class _Address(ClientRequest):
+    """Never sent: the connector reads host, port and TLS settings off it."""
+
+    @cached_property
+    def connection_key(self) -> Any:
+        """Made once; the connector asks for it three times a call."""
+        return super().connection_key
+
+
+class Handler(ResponseHandler):
+    """aiohttp's response protocol, one for each connection, without what it does over and over."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.used = False
+        """A request was sent on this connection before."""
+        self._ready = False
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp calls this for every block that is read, and parses nothing at all each time."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def expect(self, head_only: bool, head_limit: int) -> None:
+        """Get ready for the answer to one more request; the parser of the last one serves again."""
+        if self._ready and not head_only and self._parser is not None:
+            return
+        super().set_response_params(
+            skip_payload=head_only,
+            read_until_eof=True,
+            auto_decompress=False,
+            max_line_size=head_limit,
+            max_field_size=head_limit,
+        )
+        self._ready = not head_only
+
+    def set_response_params(self, **params: Any) -> None:
+        """aiohttp's own way: its parser may be another."""
+        self._ready = False
+        super().set_response_params(**params)
+
+
 class Route:
     """Where one endpoint's requests go: what the connector needs to know, and the constant part of the head."""
 
@@ -53,32 +107,41 @@ class Route:
         self._connector = connector
         self._timeout = timeout
         self._head_limit = head_limit
-        # Never sent: the connector reads host, port and TLS settings off it.
-        self._request = ClientRequest("GET", url, loop=connector._loop, session=session, ssl=tls)
-        self._host = f"Host: {self._request.headers['Host']}\r\n"
+        self._request = _Address("GET", url, loop=connector._loop, session=session, ssl=tls)
+        self._host = self._request.headers["Host"]
+        self._starts: dict[tuple[str, str], bytes] = {}
+
+    def _start(self, method: str, path: str) -> bytes:
+        start = self._starts.get((method, path))
+        if start is None:
+            if any(char <= " " for char in method + path):
+                raise ValueError("method or path holds a line break")
+            start = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\n".encode("utf-8", "surrogateescape")
+            if len(self._starts) < 256 and len(path) < 256:  # paths may hold client-chosen ids
+                self._starts[method, path] = start
+        return start
 
     async def call(
-        self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes | None
+        self, method: str, path: str, headers: bytes, body: bytes | None
     ) -> tuple[Connection, RawResponseMessage, StreamReader]:
         """Send one request, wait for the head of its answer. The caller closes or releases the connection.
 
-        Raises what aiohttp raises, ``ReusedConnectionLost`` among it, and ``ValueError`` for a header that would
-        split the request.
+        ``headers`` are whole lines (``lines`` makes them). Raises what aiohttp raises, ``ReusedConnectionLost`` among
+        it, and ``ValueError`` for a method or path that would split the request.
         """
-        lines = [f"{name}: {value}\r\n" for name, value in headers]
+        start = self._start(method, path)
         if body is not None:
-            lines.append(f"Content-Length: {len(body)}\r\n")
-        elif method not in ("GET", "HEAD", "OPTIONS"):
-            lines.append("Content-Length: 0\r\n")
-        head = f"{method} {path} HTTP/1.1\r\n{self._host}{''.join(lines)}\r\n"
-        if head.count("\n") != len(lines) + 3 or head.count("\r") != len(lines) + 3 or "\0" in head:
-            raise ValueError("a header holds a line break")
+            head = b"%b%bContent-Length: %d\r\n\r\n" % (start, headers, len(body))
+        elif method in ("GET", "HEAD", "OPTIONS"):
+            head = b"%b%b\r\n" % (start, headers)
+        else:
+            head = b"%b%bContent-Length: 0\r\n\r\n" % (start, headers)
         try:
             connection = await self._connector.connect(self._request, [], self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("no connection in time") from error
         try:
-            message, payload = await self._exchange(connection, head.encode("utf-8", "surrogateescape"), body, method)
+            message, payload = await self._exchange(connection, head, body, method)
         except BaseException:
             connection.close()
             raise
@@ -91,19 +154,14 @@ class Route:
         transport = connection.transport
         if protocol is None or transport is None:
             raise ReusedConnectionLost
-        reused = getattr(protocol, _USED, False)
-        setattr(protocol, _USED, True)
-        protocol.set_response_params(
-            skip_payload=method == "HEAD",
-            read_until_eof=True,
-            auto_decompress=False,
-            max_line_size=self._head_limit,
-            max_field_size=self._head_limit,
-        )
+        assert isinstance(protocol, Handler)
+        reused = protocol.used
+        protocol.used = True
+        protocol.expect(method == "HEAD", self._head_limit)
         if not body:
-            transport.write(head)
+            outbox.write(transport, head)
         elif len(body) < _JOIN:
-            transport.write(head + body)
+            outbox.write(transport, head + body)
         else:
             transport.write(head)
             transport.write(body)

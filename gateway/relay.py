@@ -26,6 +26,8 @@ from gateway.errors import (
 )
 from gateway.events import InBandError
 from gateway.exchange import Exchange, Reply
+from gateway.front import SENT
+from gateway.outbox import outbox
 
 SLOW_READER = 60.0
 """Seconds a client may make no progress reading before it is cut and its upstream aborted."""
@@ -35,24 +37,6 @@ log = logging.getLogger("hookgate")
 _PIECE = 1 << 18  # bytes of a large block written between two looks at the clock: a slow reader is not a stopped one
 
 
-class _Sent(web.StreamResponse):
-    """Stands for an answer that is on the wire already; aiohttp's server asks these three of what a handler returns."""
-
-    def __init__(self) -> None:
-        pass
-
-    @property
-    def keep_alive(self) -> bool:
-        return True
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
-
-
-_SENT = _Sent()
 _DIRECT = 1 << 16  # bytes up to which an answer goes out in one write, without waiting for the client to read
 
 
@@ -67,7 +51,7 @@ async def send_whole(request: web.Request, exchange: Exchange, reply: Reply) -> 
         tap(body)
     exchange.status = reply.status
     if _is_plain(request, reply):
-        response: web.StreamResponse = _SENT
+        response: web.StreamResponse = SENT
         # Half of what aiohttp's Response costs is for cases that were just ruled out.
         _write_at_once(request, reply, body)
         exchange.first_byte = perf_counter()
@@ -87,10 +71,11 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
 
 
 def _is_plain(request: web.Request, reply: Reply) -> bool:
+    message = request._message
     return (
-        request.version == HttpVersion11
-        and request.keep_alive
-        and request.method != "HEAD"
+        message.version is HttpVersion11
+        and not message.should_close
+        and message.method != "HEAD"
         and reply.status in _REASONS
         and "connection" not in reply.headers
         and not request.protocol.writing_paused
@@ -105,17 +90,16 @@ def _write_at_once(request: web.Request, reply: Reply, body: bytes) -> None:
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client is gone")
-    fields = [f"{name}: {value}\r\n" for name, value in reply.headers.items() if name not in _LENGTHS]
+    headers = reply.headers
+    headers.pop("content-length", None)
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if fields.count("\n") != len(headers) or fields.count("\r") != len(headers):
+        raise ValueError("a reply header holds a line break")
     head = (
-        f"HTTP/1.1 {reply.status} {_REASONS[reply.status]}\r\n{''.join(fields)}"
+        f"HTTP/1.1 {reply.status} {_REASONS[reply.status]}\r\n{fields}"
         f"content-length: {len(body)}\r\ndate: {rfc822_formatted_time()}\r\n\r\n"
     )
-    if head.count("\n") != len(fields) + 4 or head.count("\r") != len(fields) + 4:
-        raise ValueError("a reply header holds a line break")
-    transport.write(head.encode("utf-8", "surrogateescape") + body)
-
-
-_LENGTHS = frozenset({"content-length", "Content-Length"})
+    outbox.write(transport, head.encode("utf-8", "surrogateescape") + body)
 
 
 async def send_stream(
@@ -135,6 +119,7 @@ async def send_stream(
         await response.prepare(request)
         await _send_blocks(request, response, exchange, reply, blocks)
         guard.arm(SLOW_READER, _too_slow)
+        outbox.flush()
         await response.write_eof()
     except asyncio.CancelledError:
         if (fired := guard.caught()) is None:
@@ -178,7 +163,7 @@ def _write_chunk(request: web.Request, response: web.StreamResponse, block: byte
         return False
     if len(block) > _PIECE:
         return False
-    transport.write(b"%x\r\n%b\r\n" % (len(block), block))
+    outbox.write(transport, b"%x\r\n%b\r\n" % (len(block), block))
     return True
 
 
@@ -188,6 +173,7 @@ async def _send_block(
     if not exchange.first_byte:
         exchange.first_byte = perf_counter()
     exchange.reply_bytes += len(block)
+    outbox.flush()
     if len(block) <= _PIECE:
         exchange.guard.arm(SLOW_READER, _too_slow)
         await response.write(block)
@@ -207,6 +193,7 @@ async def _interrupt(
         log.error("exchange %s failed inside its stream", exchange.id, exc_info=error)
         error = InternalError()
     _failed(exchange, error)
+    outbox.flush()
     transport = request.transport
     if transport is None:
         return

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from gateway.errors import GatewayError, RateLimited, UpstreamError, UpstreamRefused, render_body
 from gateway.exchange import Exchange, Reply
+
+# Names that need no folding each time.
+_ID, _TARGET, _CACHE = istr("x-request-id"), istr("x-gateway-target"), istr("x-gateway-cache")
+_DROPPED, _OVERHEAD, _SERVER = istr("x-gateway-dropped"), istr("x-gateway-overhead-ms"), istr("server")
 
 
 def error_reply(exchange: Exchange, error: GatewayError) -> Reply:
@@ -29,16 +33,16 @@ def error_reply(exchange: Exchange, error: GatewayError) -> Reply:
 def stamp(exchange: Exchange, reply: Reply) -> None:
     """Add the headers every reply carries; those of a provider or plugin by the same name are replaced."""
     headers = reply.headers
-    headers["x-request-id"] = exchange.id
+    headers[_ID] = exchange.id
     if exchange.target is not None:
-        headers["x-gateway-target"] = _printable(exchange.target.name)
+        headers[_TARGET] = _printable(exchange.target.name)
     if exchange.cache is not None:
-        headers["x-gateway-cache"] = exchange.cache
+        headers[_CACHE] = exchange.cache
     if exchange.dropped:
-        headers["x-gateway-dropped"] = _printable(", ".join(exchange.dropped))
+        headers[_DROPPED] = _printable(", ".join(exchange.dropped))
     overhead = perf_counter() - exchange.started - exchange.upstream_seconds
-    headers["x-gateway-overhead-ms"] = f"{overhead * 1000:.1f}"
-    headers["server"] = "hookgate"
+    headers[_OVERHEAD] = f"{overhead * 1000:.1f}"
+    headers[_SERVER] = "hookgate"
 
 
 def _printable(value: str) -> str:

@@ -94,7 +94,20 @@ class Router:
         self._select = plugins.select
         listers = {name: calls["list_models"] for name, calls in plugins.providers.items() if "list_models" in calls}
         self.catalog = Catalog(listers, config.models_ttl)
+        self._single = (
+            {}
+            if self._select
+            else {
+                name: model.targets
+                for name, model in config.models.items()
+                if len(model.targets) == 1 and not model.fallbacks and name not in self._globs
+            }
+        )
         self.names = [name for name in config.models if name not in self._globs]
+
+    def ready(self, exchange: Exchange) -> Sequence[Target] | None:
+        """``targets`` for a model with one target and nothing to choose; ``None`` for any other."""
+        return self._single.get(exchange.model) if exchange.model is not None else None
 
     async def targets(self, exchange: Exchange) -> Sequence[Target]:
         """Candidates, best first. Raises ``ModelNotFound`` or ``RouteNotFound``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from math import inf
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from gateway import headers as header_rules
 from gateway.config import Pool, Secret, Timeouts
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
 from gateway.lists import Lists
-from gateway.prepared import ReusedConnectionLost, Route, supported
+from gateway.prepared import Handler, ReusedConnectionLost, Route, lines, supported
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -79,12 +80,18 @@ class Answer:
             if guard is not None:
                 guard.disarm()
 
+    def arrived(self, limit: int = WHOLE_LIMIT) -> bytes | None:
+        """The whole body, if it came with the head and there is nothing to wait for; can be asked once."""
+        content = self._content
+        if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
+            return None
+        whole = content.read_nowait(-1)
+        self._close()
+        return whole
+
     async def read(self, limit: int = WHOLE_LIMIT) -> bytes:
         """The whole body. Raises ``UpstreamProtocolError`` past ``limit`` bytes, else as ``chunks``."""
-        content = self._content
-        if content.is_eof() and content.exception() is None and content.total_bytes <= limit:
-            whole = content.read_nowait(-1)  # all of it came with the head: nothing to wait for
-            self._close()
+        if (whole := self.arrived(limit)) is not None:
             return whole
         blocks: list[bytes] = []
         size = 0
@@ -139,6 +146,9 @@ class Endpoint:
         self._headers = dict(headers)
         configured = {name.lower() for name in headers}
         self._own = configured | {"x-request-id"}
+        self._passed: dict[tuple[str, ...], header_rules.Passed] = {}
+        self._fixed_for: tuple[str, ...] | None = None
+        self._fixed_lines = b""
         constant = (("Accept-Encoding", "identity"), ("User-Agent", "hookgate"))
         self._constant = [(name, value) for name, value in constant if name.lower() not in configured]
         self._urls: dict[str, URL] = {}
@@ -160,6 +170,28 @@ class Endpoint:
                 self._urls[path] = url
         return url
 
+    def _head(self, exchange: Exchange | None, extra: Mapping[str, str]) -> bytes:
+        """The header lines of a prepared call: those of ``_fields``, without making strings of the client's."""
+        values = tuple([v.reveal() if isinstance(v, Secret) else v for v in self._headers.values()])
+        if values != self._fixed_for:  # the first time, and when a secret has been rotated
+            self._fixed_for = values
+            self._fixed_lines = lines([*self._constant, *zip(self._headers, values, strict=True)])
+        if exchange is None:
+            return self._fixed_lines + lines(self._unset(extra))
+        request = exchange.request
+        if exchange.headers is not request.headers or header_rules.names_others(exchange.headers):
+            return lines(self._fields(exchange, extra))
+        given = tuple(extra)
+        passed = self._passed.get(given)
+        if passed is None:
+            passed = self._passed[given] = header_rules.Passed({*self._own, *map(str.lower, extra)})
+        added = lines([("x-request-id", exchange.id), *self._unset(extra)])
+        return b"%b%b%b" % (self._fixed_lines, passed.lines(request.raw_headers), added)
+
+    def _unset(self, extra: Mapping[str, str]) -> list[tuple[str, str]]:
+        """What a provider adds, without what the configuration sets already."""
+        return [item for item in extra.items() if item[0].lower() not in self._own]
+
     def _fields(self, exchange: Exchange | None, extra: Mapping[str, str]) -> list[tuple[str, str]]:
         """The header fields of a request. What the configuration or the provider sets, the client cannot."""
         fields = list(self._constant)
@@ -167,7 +199,7 @@ class Endpoint:
             own = {*self._own, *map(str.lower, extra)} if extra else self._own
             fields += header_rules.to_upstream(exchange.headers, own)
             fields.append(("x-request-id", exchange.id))
-        fields += [item for item in extra.items() if item[0].lower() not in self._own]
+        fields += self._unset(extra)
         fields += [
             (name, value.reveal() if isinstance(value, Secret) else value) for name, value in self._headers.items()
         ]
@@ -194,12 +226,11 @@ class Endpoint:
         if guard is not None:
             guard.arm(min(limits.first_token or inf, limits.total or inf), self._silent)
         began = perf_counter()
-        outgoing = self._fields(exchange, headers)
         try:
             if self._route is not None and (body is None or type(body) is bytes):
-                answer = await self._prepared(exchange, method, path, query, outgoing, body, deadline)
+                answer = await self._prepared(self._route, exchange, method, path, query, headers, body, deadline)
             else:
-                answer = await self._requested(exchange, method, path, query, outgoing, body, deadline)
+                answer = await self._requested(exchange, method, path, query, headers, body, deadline)
         except asyncio.CancelledError:
             if guard is None or (error := guard.caught()) is None:
                 raise
@@ -220,16 +251,16 @@ class Endpoint:
 
     async def _prepared(
         self,
+        route: Route,
         exchange: Exchange | None,
         method: str,
         path: str,
         query: str,
-        headers: list[tuple[str, str]],
-        body: Any,
+        extra: Mapping[str, str],
+        body: bytes | None,
         deadline: float,
     ) -> Answer:
-        route = self._route
-        assert route is not None
+        headers = self._head(exchange, extra)
         target = f"{self._root}{path}?{query}" if query else self._root + path
         try:
             connection, message, payload = await route.call(method, target, headers, body)
@@ -249,7 +280,7 @@ class Endpoint:
         method: str,
         path: str,
         query: str,
-        headers: list[tuple[str, str]],
+        extra: Mapping[str, str],
         body: Any,
         deadline: float,
     ) -> Answer:
@@ -257,7 +288,7 @@ class Endpoint:
             method,
             self.url(path, query),
             data=body,
-            headers=headers,
+            headers=self._fields(exchange, extra),
             allow_redirects=False,
             timeout=self._timeout,
             ssl=self._tls,
@@ -301,6 +332,8 @@ class Upstream:
             keepalive_timeout=pool.keepalive,
             ttl_dns_cache=30,
         )
+        if supported():
+            self.connector._factory = partial(Handler, loop=self.connector._loop)  # type: ignore[assignment]
         self.session = aiohttp.ClientSession(
             connector=self.connector,
             cookie_jar=aiohttp.DummyCookieJar(),

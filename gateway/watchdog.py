@@ -19,7 +19,7 @@ class Guard:
     __slots__ = ("at", "error", "fired", "task")
 
     def __init__(self, task: asyncio.Task[object]) -> None:
-        self.task = task
+        self.task: asyncio.Task[object] | None = task
         self.at = inf
         self.error: Callable[[], GatewayError] | None = None
         self.fired: GatewayError | None = None
@@ -33,17 +33,22 @@ class Guard:
         self.at = inf
         self.error = None  # it may hold the answer that is waited for, which holds the exchange, which holds this
 
+    def close(self) -> None:
+        """The exchange is over. Its task may be the connection's, which goes on to the next."""
+        self.disarm()
+        self.task = None
+
     def fire(self, error: GatewayError) -> None:
         """Make the task fail with ``error`` at its next await. Only the first reason counts."""
         self.at = inf
-        if self.fired is None and not self.task.done():
+        if self.fired is None and self.task is not None:
             self.fired = error
             self.task.cancel()
 
     def caught(self) -> GatewayError | None:
         """In ``except CancelledError``: our reason, or ``None`` when somebody else cancelled (raise on)."""
         error, self.fired = self.fired, None
-        if error is not None:
+        if error is not None and self.task is not None:
             self.task.uncancel()
         return error
 

@@ -60,7 +60,9 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def exchanging(surface: Surface = CHAT, headers: Any = ()) -> AsyncIterator[Exchange]:
     """An exchange of the current task, under a running watchdog."""
     url = SimpleNamespace(raw_path="/v1/x", raw_query_string="")
-    request = SimpleNamespace(method="POST", rel_url=url, headers=CIMultiDict(headers))
+    given = CIMultiDict(headers)
+    raw = tuple((name.encode(), value.encode()) for name, value in given.items())
+    request = SimpleNamespace(method="POST", rel_url=url, headers=given, raw_headers=raw)
     exchange = Exchange(request, surface, lambda _: asyncio.sleep(0))
     exchange.id = "id-1"
     watchdog = Watchdog()

@@ -29,7 +29,7 @@ class Plugin:
         credential = _credential(exchange)
         if credential is None or len(credential) > _LONGEST:
             raise Unauthenticated
-        digest = sha256(credential.encode("utf-8", "surrogateescape")).digest()
+        digest = sha256(credential.encode("utf-8", "surrogatepass")).digest()
         stored, principal = self._principals.get(digest, (b"", None))
         # The look-up is by digest, so its timing tells nothing of a key; the comparison is constant-time besides.
         if principal is None or not hmac.compare_digest(stored, digest):

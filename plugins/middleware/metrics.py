@@ -17,7 +17,7 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from gateway import Exchange, Runtime, Usage, hookimpl
+from gateway import Exchange, Runtime, Target, Usage, hookimpl
 from gateway.errors import GatewayError
 
 _NOTE = "metrics"
@@ -27,6 +27,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 6
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 _KINDS = ("input", "output", "cached", "reasoning")
 _LONGEST = 128
+_MOST_KNOWN = 4096
 
 
 @attrs.frozen(kw_only=True)
@@ -64,13 +65,15 @@ class Series:
         """In the order of ``_KINDS``; ``None`` while no usage was known."""
 
     def use(self, usage: Usage) -> None:
-        if self.tokens is None:
-            self.tokens = [0, 0, 0, 0]
         tokens = self.tokens
+        if tokens is None:
+            tokens = self.tokens = [0, 0, 0, 0]
         tokens[0] += usage.input_tokens or 0
         tokens[1] += usage.output_tokens or 0
-        tokens[2] += usage.cached_tokens or 0
-        tokens[3] += usage.reasoning_tokens or 0
+        if usage.cached_tokens:
+            tokens[2] += usage.cached_tokens
+        if usage.reasoning_tokens:
+            tokens[3] += usage.reasoning_tokens
 
 
 class Labels:
@@ -101,6 +104,7 @@ class Plugin:
         self._models = Labels(config.models, settings.max_models)
         self._targets = Labels([*config.providers, *(target.name for target in targets)], settings.max_models)
         self._series: dict[tuple[str, str, str], Series] = {}
+        self._known: dict[tuple[str, str | None, Target | None], Series] = {}
         self._overhead: dict[str, Histogram] = {}
         self._errors: Counter[str] = Counter()
         self._cache: Counter[str] = Counter()
@@ -139,6 +143,10 @@ class Plugin:
 
     def _series_of(self, exchange: Exchange) -> Series:
         target = exchange.target
+        asked = (exchange.surface.name, exchange.model, target)
+        series = self._known.get(asked)
+        if series is not None:
+            return series
         real = target is not None and exchange.outcome == "ok" and exchange.status < 400
         key = (
             exchange.surface.name,
@@ -148,6 +156,8 @@ class Plugin:
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = Series()
+        if real and OTHER not in key and len(self._known) < _MOST_KNOWN:
+            self._known[asked] = series
         return series
 
     def _overhead_of(self, surface: str) -> Histogram:

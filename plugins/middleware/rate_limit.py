@@ -6,6 +6,7 @@ from math import ceil
 from time import monotonic
 
 import attrs
+from multidict import istr
 
 from gateway import Exchange, Principal, Reply, Runtime, hookimpl
 from gateway.errors import RateLimited
@@ -26,18 +27,20 @@ class Settings:
 class Bucket:
     """A token bucket: ``limit`` at once, refilled evenly over a minute, so there is no window edge to burst over."""
 
-    __slots__ = ("_rate", "_seen", "level", "limit")
+    __slots__ = ("_rate", "_seen", "level", "limit", "limit_text")
 
     def __init__(self, limit: int, now: float) -> None:
         self.limit = limit
+        self.limit_text = str(limit)
         self.level = float(limit)
         self._rate = limit / 60.0
         self._seen = now
 
     def refill(self, now: float) -> float:
-        self.level = min(float(self.limit), self.level + (now - self._seen) * self._rate)
+        level = self.level + (now - self._seen) * self._rate
+        self.level = level = level if level < self.limit else float(self.limit)
         self._seen = now
-        return self.level
+        return level
 
     def seconds_until(self, wanted: float) -> float:
         """Seconds until the bucket holds ``wanted``, from its last refill."""
@@ -87,7 +90,8 @@ class Plugin:
     def on_reply(self, exchange: Exchange, reply: Reply) -> None:
         meter: Meter | None = exchange.notes.get(_NOTE)
         if meter is not None:
-            reply.headers.update(_headers(meter))
+            for name, value in _headers(meter):
+                reply.headers[name] = value
 
     @hookimpl
     def on_finish(self, exchange: Exchange) -> None:
@@ -107,16 +111,31 @@ def _own(own: int | None, default: int) -> int:
     return default if own is None else own
 
 
-def _headers(meter: Meter) -> dict[str, str]:
-    """The caller's own limits, named and written as OpenAI does (resets as Go durations)."""
-    headers: dict[str, str] = {}
-    for name, bucket in (("requests", meter.requests), ("tokens", meter.tokens)):
+# What each header says of a bucket, named as OpenAI does.
+_NAMES = {
+    kind: (
+        istr(f"x-ratelimit-limit-{kind}"),
+        istr(f"x-ratelimit-remaining-{kind}"),
+        istr(f"x-ratelimit-reset-{kind}"),
+    )
+    for kind in ("requests", "tokens")
+}
+
+
+def _headers(meter: Meter) -> list[tuple[str, str]]:
+    """The caller's own limits; resets are Go durations, as OpenAI writes them."""
+    headers: list[tuple[str, str]] = []
+    for kind, bucket in (("requests", meter.requests), ("tokens", meter.tokens)):
         if bucket is not None:
-            headers[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
-            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, int(bucket.level)))
-            headers[f"x-ratelimit-reset-{name}"] = f"{bucket.seconds_until(bucket.limit):.3f}s"
+            limit, remaining, reset = _NAMES[kind]
+            level = bucket.level
+            headers += (
+                (limit, bucket.limit_text),
+                (remaining, str(int(level) if level > 0 else 0)),
+                (reset, f"{bucket.seconds_until(bucket.limit):.3f}s"),
+            )
     return headers
 
 
 def _refusal(meter: Meter, message: str, wait: float) -> RateLimited:
-    return RateLimited(message, retry_after=ceil(wait), headers=_headers(meter))
+    return RateLimited(message, retry_after=ceil(wait), headers=dict(_headers(meter)))

@@ -1,6 +1,6 @@
-"""An id for every exchange: the client's own where it is fit to be logged, else one of ours.
+"""An id for every exchange: the client's own where it is fit to be logged, else the gateway's.
 
-A client may send the same id twice, so an id of ours is made in any case; the log line carries both.
+A client may send the same id twice, so the gateway's stays in the log line beside it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import attrs
 from multidict import istr
 
 from gateway import Exchange, Reply, Runtime, hookimpl
-from gateway.ids import RequestIds
 
 NOTE = "request_id"
-"""Key of ``exchange.notes`` under which the id of ours stands, unique also across processes and restarts."""
+"""Key of ``exchange.notes`` under which the gateway's own id stands, unique also across processes and restarts."""
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -36,17 +35,15 @@ class Settings:
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._header = istr(settings.header)
-        self._answered = {istr("x-request-id"), istr(settings.header.lower())}
+        self._answered = istr(settings.header.lower())
         self._trust_client = settings.trust_client
-        self._new = RequestIds().new
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
-        exchange.id = exchange.notes[NOTE] = self._new()
+        exchange.notes[NOTE] = exchange.id
         if self._trust_client and (sent := exchange.headers.get(self._header)) is not None and _ACCEPTED(sent):
             exchange.id = sent
 
     @hookimpl
     def on_reply(self, exchange: Exchange, reply: Reply) -> None:
-        for name in self._answered:
-            reply.headers[name] = exchange.id
+        reply.headers[self._answered] = exchange.id

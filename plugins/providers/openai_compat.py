@@ -64,10 +64,9 @@ class Plugin:
 
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
-        payload = await exchange.read()
-        surface = exchange.surface
-        path = surface.path
-        if "{tail}" in path:
+        payload = exchange.read_now() or await exchange.read()
+        path = exchange.surface.path
+        if exchange.tail:
             path = path.replace("/{tail}", safe_tail(exchange.tail)).replace("{tail}", safe_tail(exchange.tail))
         body = payload.chunks(target.model) if payload.raw is None else self._body(exchange, target, payload)
         headers = {}
@@ -76,7 +75,9 @@ class Plugin:
         answer = await self._endpoint.send(
             exchange, exchange.method, path, query=exchange.query, body=body or None, headers=headers
         )
-        return await self._reply(answer, target)
+        if answer.status >= 400:
+            raise await self._refused(answer, target)
+        return await self._reply(answer)
 
     def _body(self, exchange: Exchange, target: Target, payload: Any) -> bytes:
         edits: dict[str, bytes] = {}
@@ -92,14 +93,12 @@ class Plugin:
         body: bytes = payload.edited(**edits) if edits else payload.raw
         return body
 
-    async def _reply(self, answer: Answer, target: Target) -> Reply:
-        if answer.status >= 400:
-            raise await self._refused(answer, target)
+    async def _reply(self, answer: Answer) -> Reply:
         headers = to_client(answer.headers)
         length = answer.headers.get("Content-Length")
         kind = answer.headers.get("Content-Type", "").lower()
         if kind.startswith("application/json") and (length is None or int(length) <= _HOLD):
-            return Reply(answer.status, headers, await answer.read())
+            return Reply(answer.status, headers, answer.arrived() or await answer.read())
         if length is not None and not kind.startswith("text/event-stream"):
             headers["Content-Length"] = length  # events may be taken out or added
         return Reply(

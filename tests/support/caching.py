@@ -67,6 +67,12 @@ class Clock:
         return self.now
 
 
+async def asked(plugin: cache.Plugin, exchange: Exchange) -> Reply | None:
+    """What ``on_request`` says, at once or later."""
+    reply = plugin.on_request(exchange)
+    return reply if reply is None or isinstance(reply, Reply) else await reply
+
+
 class Chain:
     """The plugin, walked through as the dispatcher does, in front of a provider that counts its calls."""
 
@@ -104,7 +110,7 @@ class Chain:
         exchange._reader = read
         if arrived:
             exchange._arrived = raw
-        reply = await self.plugin.on_request(exchange)
+        reply = await asked(self.plugin, exchange)
         if reply is None:
             self.calls += 1
             exchange.target = Target("stub")

@@ -12,10 +12,14 @@ from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry
 
 from gateway import Exchange, Principal, Surface, Target, Usage
+from gateway.ids import RequestIds
 
 CANARIES = ("sk-3fK9w2QzLm-7Tb", "Xy7prompt-canary-Xy7", "8d2Pqheader-canary-8d2Pq", "5hJkbody-canary-5hJk")
 """A key, a prompt, a header and an upstream's body: no end of them is a word that may stand somewhere by chance."""
 CHAT = Surface("chat", "openai_chat", "/chat/completions")
+
+
+_ids = RequestIds()
 
 
 async def _no_body(exchange: Exchange) -> None:
@@ -35,6 +39,7 @@ def make_exchange(
     content = SimpleNamespace(is_eof=lambda: False)  # of the body nothing is here yet
     request = SimpleNamespace(method=method, rel_url=url, headers=CIMultiDict(headers), content=content)
     exchange = Exchange(request, CHAT, _no_body)
+    exchange.id = _ids.new()
     for name, value in more.items():
         setattr(exchange, name, value)
     return exchange

@@ -19,6 +19,7 @@ from tests.support.caching import (
     EVENTS,
     JSON,
     Chain,
+    asked,
     control,
     event,
     streamed,
@@ -101,7 +102,7 @@ async def test_a_body_nobody_holds_in_memory_is_not_cached() -> None:
         return SimpleNamespace(raw=None)
 
     exchange._reader = read
-    assert await chain.plugin.on_request(exchange) is None
+    assert await asked(chain.plugin, exchange) is None
     assert exchange.cache == "bypass"
 
 
@@ -230,7 +231,7 @@ async def test_a_long_stream_is_replayed_piece_by_piece() -> None:
     answer = event("x" * 300_000, "stop") + DONE
     await chain.ask(body, answer=lambda: streamed(answer))
     exchange = (await chain.ask(body)).exchange
-    reply = await chain.plugin.on_request(exchange)
+    reply = await asked(chain.plugin, exchange)
     assert reply is not None
     assert reply.stream is not None
     pieces = [piece async for piece in reply.stream]

@@ -24,6 +24,7 @@ from tests.support.caching import (
     EMBEDDINGS,
     JSON,
     Chain,
+    asked,
     event,
     running,
     streamed,
@@ -123,7 +124,7 @@ async def test_r49_what_a_key_may_not_use_it_does_not_get_from_the_cache_either(
     exchange._reader = refuse
     exchange._arrived = json.dumps(ASK).encode() if arrived else None
     with pytest.raises(Forbidden):
-        await chain.plugin.on_request(exchange)
+        await asked(chain.plugin, exchange)
 
 
 async def test_r49_other_routes_are_other_keys(tmp_path: Path) -> None:
