@@ -35,8 +35,11 @@ _PROBING = 1.0  # seconds to come back after, while one call finds out whether t
 
 
 class TargetState:
-    """One target. Of an open breaker, only a call begun in its present turn tells anything: not what is left of a
-    better time, nor a probe that was given up."""
+    """One target.
+
+    The breaker's life is a row of turns: closed, open, each probe. A call tells it something only within the turn it
+    began in: not one left over from before it opened, nor a probe that was given up.
+    """
 
     __slots__ = (
         "_breaker", "_calls", "_cools", "_failures", "_latency", "_open_for", "_probe_until", "_reopens", "_retry",
