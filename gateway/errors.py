@@ -179,11 +179,14 @@ class Overloaded(RequestRejected):
 
 
 class UpstreamError(GatewayError):
-    """A call to a provider failed. ``fallback`` says whether another target may be tried."""
+    """A call to a provider failed. ``fallback`` says whether another target may be tried.
+
+    ``sent`` is false only where the provider cannot have got the request: to repeat it does nothing twice.
+    """
 
     status = 502
     code = "upstream_error"
-    __slots__ = ("fallback", "target", "upstream_status")
+    __slots__ = ("fallback", "sent", "target", "upstream_status")
 
     def __init__(
         self,
@@ -192,12 +195,14 @@ class UpstreamError(GatewayError):
         target: str | None = None,
         upstream_status: int | None = None,
         fallback: bool = True,
+        sent: bool = True,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.target = target
         self.upstream_status = upstream_status
         self.fallback = fallback
+        self.sent = sent
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -264,6 +269,8 @@ _UPSTREAM_ERRORS: tuple[tuple[type[BaseException], type[UpstreamError], str], ..
     (aiohttp.ClientError, UpstreamUnreachable, "The connection to the provider failed."),
     (OSError, UpstreamUnreachable, "The connection to the provider failed."),
 )
+# Raised before a byte of the request was written; aiohttp's certificate and TLS errors are kinds of the first.
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
 
 def from_upstream(error: BaseException, target: str | None = None) -> UpstreamError:
@@ -272,7 +279,7 @@ def from_upstream(error: BaseException, target: str | None = None) -> UpstreamEr
         return error
     for foreign, ours, message in _UPSTREAM_ERRORS:
         if isinstance(error, foreign):
-            mapped = ours(message, target=target)
+            mapped = ours(message, target=target, sent=not isinstance(error, _NOT_SENT))
             mapped.__cause__ = error
             return mapped
     raise error

@@ -42,7 +42,10 @@ async def on_request(exchange: Exchange) -> Reply | None:
 
 @hookspec
 async def select(exchange: Exchange, targets: Sequence[Target]) -> Sequence[Target] | None:
-    """Order the candidate ``targets``, best first. The first answer that is not ``None`` decides."""
+    """Order the candidate ``targets``, best first. The first answer that is not ``None`` decides.
+
+    ``runtime.targets.of(target)`` knows how a target is; ``gateway.selection`` has what such hooks share.
+    """
 
 
 @hookspec

@@ -22,6 +22,7 @@ from gateway import hookspecs
 from gateway.config import Config, Document, did_you_mean
 from gateway.errors import PluginError
 from gateway.finder import Finder
+from gateway.targets import Targets
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -95,6 +96,10 @@ class Runtime:
     """Append in ``on_startup``; served on the admin listener only."""
     hook_stats: HookStats = attrs.field(factory=HookStats)
     tasks: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    targets: Targets = attrs.field(
+        default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
+    )
+    """What is known of each target: ``targets.of(target)``."""
 
     def named(self, name: str) -> Runtime:
         """The same runtime for another plugin: only the name differs."""

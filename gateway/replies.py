@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from time import perf_counter
 
 from multidict import CIMultiDict, istr
@@ -24,7 +25,7 @@ def error_reply(exchange: Exchange, error: GatewayError) -> Reply:
     elif isinstance(error, UpstreamError):
         headers["x-should-retry"] = "false"
     if error.retry_after is not None and "retry-after" not in headers:
-        headers["retry-after"] = str(max(1, round(error.retry_after)))
+        headers["retry-after"] = str(max(1, ceil(error.retry_after)))
     if isinstance(error, RateLimited):
         headers.update(error.headers)
     return Reply(error.http_status, headers, body or render_body(error, exchange.surface.dialect, exchange.id))

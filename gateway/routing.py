@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from time import monotonic
@@ -14,6 +13,7 @@ from gateway.config import Config
 from gateway.errors import Forbidden, InvalidRequest, ModelNotFound, RouteNotFound
 from gateway.exchange import Exchange, Target
 from gateway.plugins import Call, Plugins
+from gateway.selection import weighted
 
 log = logging.getLogger("hookgate")
 LIST_LIMIT = 5.0
@@ -123,7 +123,7 @@ class Router:
             chosen = await call(exchange, candidates)
             if chosen is not None:
                 return self._with_fallbacks(exchange, model, chosen)
-        return self._with_fallbacks(exchange, model, _weighted(candidates))
+        return self._with_fallbacks(exchange, model, weighted(candidates))
 
     async def _resolve(self, model: str) -> Sequence[Target]:
         entry = self._entry(model)
@@ -155,16 +155,9 @@ class Router:
             if fallback is None or (principal is not None and not principal.allows(name)):
                 continue
             # A target without a model of its own would send the name of the model that just failed.
-            for target in _weighted(self._models[fallback].targets):
+            for target in weighted(self._models[fallback].targets):
                 ordered.append(target if target.model else Target(target.provider, name, target.weight))
         return ordered
-
-
-def _weighted(targets: Sequence[Target]) -> Sequence[Target]:
-    """A random order in which each target's chance to be first is its weight's share (Efraimidis, Spirakis 2006)."""
-    if len(targets) == 1:
-        return targets
-    return sorted(targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)
 
 
 def authorise(exchange: Exchange, model: str) -> None:

@@ -124,6 +124,50 @@ class Pool:
 
 
 @attrs.frozen(kw_only=True)
+class Retry:
+    """``[retry]``: what may be called again, or elsewhere, when a call to a target fails."""
+
+    attempts: int = attrs.field(default=3, validator=and_(ge(1), le(10)))
+    """Calls for one request, retries and fallbacks together. 1 calls one target once."""
+    budget: float = attrs.field(default=0.2, validator=and_(ge(0.0), le(1.0)))
+    """Calls that failures of a target may cause beyond its first calls, as a share of those. 0 allows none."""
+    backoff: Duration = Duration(0.25)
+    """Longest wait before the first retry of the same target; it doubles with each further one. Waits are drawn
+    evenly from zero up."""
+    max_backoff: Duration = attrs.field(default=Duration(4.0))
+    """Where it stops doubling."""
+
+    @max_backoff.validator
+    def _is_no_less(self, _: attrs.Attribute[Duration], value: Duration) -> None:
+        if value < self.backoff:
+            raise ValueError("'max_backoff' must not be less than 'backoff'.")
+
+
+@attrs.frozen(kw_only=True)
+class Breaker:
+    """``[breaker]``: when a failing target is left alone. Each target has a circuit breaker of its own."""
+
+    failures: int = attrs.field(default=5, validator=ge(0))
+    """So many failures with no success between them open it; 0 does not look at this."""
+    error_rate: float = attrs.field(default=0.5, validator=and_(ge(0.0), le(1.0)))
+    """Such a share of failed calls opens it; 0 does not look at this."""
+    min_calls: int = attrs.field(default=20, validator=ge(1))
+    """Calls within the window from which on the share counts."""
+    window: Duration = attrs.field(default=Duration(30.0), validator=_SOME)
+    """The time the share is taken over."""
+    open_for: Duration = attrs.field(default=Duration(5.0), validator=_SOME)
+    """How long an open breaker lets nothing through; then one call at a time shows whether the target is back. Doubles
+    each time it is not."""
+    max_open: Duration = attrs.field(default=Duration(60.0), validator=_SOME)
+    """Where it stops doubling."""
+
+    @max_open.validator
+    def _is_no_less(self, _: attrs.Attribute[Duration], value: Duration) -> None:
+        if value < self.open_for:
+            raise ValueError("'max_open' must not be less than 'open_for'.")
+
+
+@attrs.frozen(kw_only=True)
 class ProviderConfig:
     """``[providers.NAME]``: an upstream. All keys but ``type`` are settings of that provider plugin."""
 
@@ -160,6 +204,8 @@ class Config:
     admin: Admin = Admin()
     plugins: Plugins = attrs.field(factory=Plugins)
     pool: Pool = Pool()
+    retry: Retry = Retry()
+    breaker: Breaker = Breaker()
     state: State = State()
     keys: dict[str, Key] = attrs.field(factory=dict)
     providers: dict[str, ProviderConfig] = attrs.field(factory=dict)

@@ -1,5 +1,7 @@
 import inspect
 import ssl
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import orjson
@@ -34,20 +36,34 @@ def test_r28_the_error_event_is_no_success_marker() -> None:
     assert event.startswith(b"event: error\n") and b"completed" not in event
 
 
+_KEY: Any = SimpleNamespace(host="h", port=443, is_ssl=True, ssl=True)  # what aiohttp's errors say of an address
+
+
 @pytest.mark.parametrize(
-    ("foreign", "ours", "status"),
+    ("foreign", "ours", "status", "sent"),
     [
-        (aiohttp.ServerDisconnectedError(), errors.UpstreamUnreachable, 502),
-        (aiohttp.ClientPayloadError(), errors.UpstreamProtocolError, 502),
-        (TimeoutError(), errors.UpstreamTimeout, 504),
-        (aiohttp.ConnectionTimeoutError(), errors.UpstreamTimeout, 504),
-        (ssl.SSLError(), errors.UpstreamUnreachable, 502),
-        (ConnectionResetError(), errors.UpstreamUnreachable, 502),
+        (aiohttp.ServerDisconnectedError(), errors.UpstreamUnreachable, 502, True),
+        (aiohttp.ClientPayloadError(), errors.UpstreamProtocolError, 502, True),
+        (aiohttp.InvalidURL("x"), errors.UpstreamProtocolError, 502, False),
+        (aiohttp.ClientConnectorError(_KEY, OSError(111, "refused")), errors.UpstreamUnreachable, 502, False),
+        (aiohttp.ClientConnectorDNSError(_KEY, OSError(-2, "unknown")), errors.UpstreamUnreachable, 502, False),
+        (aiohttp.ClientConnectorSSLError(_KEY, ssl.SSLError(1, "no")), errors.UpstreamUnreachable, 502, False),
+        (aiohttp.ClientConnectorCertificateError(_KEY, ssl.CertificateError()), errors.UpstreamUnreachable, 502, False),
+        (aiohttp.ClientOSError(104, "reset"), errors.UpstreamUnreachable, 502, True),
+        (TimeoutError(), errors.UpstreamTimeout, 504, True),
+        (aiohttp.SocketTimeoutError(), errors.UpstreamTimeout, 504, True),
+        (aiohttp.ConnectionTimeoutError(), errors.UpstreamTimeout, 504, False),
+        (ssl.SSLError(), errors.UpstreamUnreachable, 502, True),
+        (ConnectionResetError(), errors.UpstreamUnreachable, 502, True),
     ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_foreign_errors_become_ours(foreign: Exception, ours: type[errors.UpstreamError], status: int) -> None:
+def test_r46_foreign_errors_become_ours_and_tell_whether_anything_was_sent(
+    foreign: Exception, ours: type[errors.UpstreamError], status: int, sent: bool
+) -> None:
     mapped = errors.from_upstream(foreign, "p/m")
     assert type(mapped) is ours and mapped.http_status == status and mapped.target == "p/m"
+    assert mapped.sent is sent
 
 
 def test_what_the_table_does_not_know_is_raised() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import config, plugins
+from gateway import Target, config, plugins
 from gateway.errors import ConfigError
 from gateway.upstream import Upstream
 
@@ -150,7 +150,7 @@ def test_the_standard_library_keeps_its_names_and_providers_load_lazily(tmp_path
     code = """
 import asyncio, sys
 from pathlib import Path
-from gateway import config, plugins
+from gateway import Target, config, plugins
 from gateway.upstream import Upstream
 async def main():
     settings, document = config.load(Path(sys.argv[1]), {})
@@ -170,3 +170,14 @@ assert not heavy, heavy
         [sys.executable, "-c", code, str(tmp_path / "gateway.toml")], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+async def test_plugins_are_given_what_is_known_of_the_targets_under_the_configured_settings(tmp_path: Path) -> None:
+    text = "[retry]\nbudget = 0\n[breaker]\nfailures = 1\n[plugins]\nchain = []\n"
+    loaded, document = await load(tmp_path, text)
+    assert not document.problems
+    state = loaded.runtime.targets.of(Target("a"))
+    assert loaded.runtime.named("x").targets.of(Target("a")) is state
+    assert not state.withdraw(1.0)
+    state.failed(state.begin(1.0), 1.0)
+    assert not state.admits(1.0)

@@ -67,7 +67,7 @@ def test_sdks_do_not_repeat_what_the_gateway_has_already_tried_elsewhere() -> No
     assert error_reply(make_exchange(), errors.UpstreamTimeout("late")).headers["x-should-retry"] == "false"
 
 
-@pytest.mark.parametrize(("after", "header"), [(0.2, "1"), (6.6, "7"), (None, None)])
+@pytest.mark.parametrize(("after", "header"), [(0.2, "1"), (6.6, "7"), (7.1, "8"), (7.0, "7"), (None, None)])
 def test_a_time_to_wait_is_whole_seconds_and_never_none(after: float | None, header: str | None) -> None:
     limits = {"x-ratelimit-limit-requests": "60"}
     reply = error_reply(make_exchange(), errors.RateLimited("slow", retry_after=after, headers=limits))

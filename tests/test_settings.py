@@ -13,7 +13,20 @@ import tomli
 
 from gateway import settings
 from gateway.document import Document
-from gateway.settings import DEFAULT_CHAIN, Admin, Config, Key, Model, Plugins, Pool, ProviderConfig, Server, State
+from gateway.settings import (
+    DEFAULT_CHAIN,
+    Admin,
+    Breaker,
+    Config,
+    Key,
+    Model,
+    Plugins,
+    Pool,
+    ProviderConfig,
+    Retry,
+    Server,
+    State,
+)
 
 SHIPPED = Path(__file__).parents[1] / "gateway.toml"
 CLASSES = [cls for cls in vars(settings).values() if attrs.has(cls) and cls.__module__ == settings.__name__]
@@ -30,8 +43,8 @@ def test_every_field_is_followed_by_its_meaning(cls: type) -> None:
         and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
     }  # fmt: skip
     # The tables of Config are documented by their own classes.
-    tables = {"server", "admin", "plugins", "pool", "state", "keys", "providers", "models"} if cls is Config else set()
-    assert documented == set(attrs.fields_dict(cls)) - tables
+    tables = {"server", "admin", "plugins", "pool", "retry", "breaker", "state", "keys", "providers", "models"}
+    assert documented == set(attrs.fields_dict(cls)) - (tables if cls is Config else set())
     assert cls.__doc__
 
 
@@ -48,7 +61,13 @@ def test_each_position_of_the_chain_has_its_reason() -> None:
     assert all("  # " in line for line in source)
 
 
-@pytest.mark.parametrize(("name", "cls"), [("server", Server), ("admin", Admin), ("plugins", Plugins), ("pool", Pool)])
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("server", Server), ("admin", Admin), ("plugins", Plugins), ("pool", Pool), ("retry", Retry),
+        ("breaker", Breaker),
+    ],
+)  # fmt: skip
 def test_the_shipped_file_shows_every_setting_with_its_default(name: str, cls: type) -> None:
     shown = Document(SHIPPED, {})
     assert shown.structure(cls, (name,)) == cls()
@@ -66,6 +85,14 @@ def test_the_shipped_file_shows_every_setting_with_its_default(name: str, cls: t
         (Server, {"body_total": "0s"}, "body_total"), (Server, {"workers": 0}, "workers"),
         (Server, {"max_connections_per_peer": -1}, "max_connections_per_peer"), (Admin, {"port": 65536}, "port"),
         (Pool, {"max_connections": -1}, "max_connections"), (Pool, {"max_per_host": -1}, "max_per_host"),
+        (Retry, {"attempts": 0}, "attempts"), (Retry, {"attempts": 11}, "attempts"),
+        (Retry, {"budget": -0.1}, "budget"), (Retry, {"budget": 1.1}, "budget"),
+        (Retry, {"backoff": "5s"}, "max_backoff"),
+        (Retry, {"max_backoff": "100ms"}, "max_backoff"), (Breaker, {"failures": -1}, "failures"),
+        (Breaker, {"error_rate": 1.5}, "error_rate"), (Breaker, {"error_rate": -0.5}, "error_rate"),
+        (Breaker, {"min_calls": 0}, "min_calls"), (Breaker, {"window": 0}, "window"),
+        (Breaker, {"open_for": 0}, "open_for"), (Breaker, {"open_for": "2m"}, "max_open"),
+        (Breaker, {"max_open": "1s"}, "max_open"),
         (Key, {"sha256": "0" * 63}, "sha256"), (Key, {"sha256": "g" * 64}, "sha256"), (Key, {}, "sha256"),
         (Key, {"sha256": "0" * 64, "max_concurrency": -1}, "max_concurrency"),
         (Key, {"sha256": "0" * 64, "tokens_per_minute": -1}, "tokens_per_minute"),

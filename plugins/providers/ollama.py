@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from time import time
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ import orjson
 from gateway import Duration, Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
 from gateway.dialects import ollama, ollama_embed, ollama_reply
 from gateway.errors import InvalidRequest, RouteNotFound, UpstreamRefused
+from gateway.retry import retry_after
 from gateway.upstream import Answer
 
 _JSON = {"content-type": "application/json"}
@@ -133,16 +135,16 @@ class Plugin:
             raw = await answer.read(_ERROR_LIMIT)
         finally:
             answer.close()
+        wait = retry_after(answer.headers, raw, time())
         key = self._settings.api_key
         if key is not None and key.reveal().encode() in raw:
             raw = b""
-        after = answer.headers.get("Retry-After", "")
         return UpstreamRefused(
             answer.status,
             ollama_reply.error_body(answer.status, raw),
             _JSON,
             target=target.name,
-            retry_after=float(after) if after.isdigit() else None,
+            retry_after=wait,
         )
 
     @hookimpl

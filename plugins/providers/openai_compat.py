@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from time import time
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import orjson
 from gateway import Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
 from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.headers import to_client
+from gateway.retry import retry_after
 from gateway.tails import safe_tail
 from gateway.upstream import Answer
 
@@ -107,13 +109,14 @@ class Plugin:
 
     async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
         body = await answer.read(_HOLD)
+        wait = retry_after(answer.headers, body, time())
         headers = to_client(answer.headers)
         kind = headers.get("content-type", "").lower()
         if "json" not in kind or self._leaks(body):
             body = b""  # not an error an SDK could read, or one that shows our credential
             headers = type(headers)((k, v) for k, v in headers.items() if k.lower() == "retry-after")
             headers["content-type"] = "application/json"
-        return UpstreamRefused(answer.status, body, headers, target=target.name, retry_after=_seconds(answer.headers))
+        return UpstreamRefused(answer.status, body, headers, target=target.name, retry_after=wait)
 
     def _leaks(self, body: bytes) -> bool:
         return any(secret.reveal().encode() in body for secret in self._secrets)
@@ -133,9 +136,3 @@ class Plugin:
         answer = await self._endpoint.send(None, "GET", "/models")
         answer.close()
         return None if answer.status < 400 else f"answered {answer.status}"
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    """``Retry-After`` in seconds where it is a number; RFC 9110 section 10.2.3."""
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None

@@ -327,8 +327,9 @@ async def test_an_error_that_shows_our_credential_is_not_passed_on(
     assert b"sk-ollama-canary" not in reply.body
 
 
-async def test_a_retry_after_reaches_the_client(gateway: GatewayProcess, ollama: ScriptedUpstream) -> None:
-    headers = {"Content-Type": "application/json", "Retry-After": "7"}
+@pytest.mark.parametrize("value", ["7", "6.2"])
+async def test_a_retry_after_reaches_the_client(gateway: GatewayProcess, ollama: ScriptedUpstream, value: str) -> None:
+    headers = {"Content-Type": "application/json", "Retry-After": value}
     ollama.script = whole(429, {"error": "too many"}, headers)
     reply = await fetch_chat(gateway.url, "ollama/llama3")
     assert (reply.status, reply.header("retry-after")) == (429, "7")

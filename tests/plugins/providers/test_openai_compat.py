@@ -229,6 +229,15 @@ async def test_what_no_client_should_see_is_withheld(
     assert reply.header("retry-after") == "7"
 
 
+async def test_r45_a_wait_asked_for_in_the_body_reaches_the_client_in_the_head(
+    gateway: GatewayProcess, upstream: ScriptedUpstream
+) -> None:
+    detail = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.4s"}
+    upstream.script = whole(429, [{"error": {"code": 429, "details": [detail]}}])
+    reply = await fetch_chat(gateway.url, "m")
+    assert (reply.status, reply.header("retry-after")) == (429, "35")
+
+
 async def test_an_endless_error_body_is_not_read_to_its_end(
     gateway: GatewayProcess, upstream: ScriptedUpstream
 ) -> None:
