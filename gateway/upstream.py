@@ -18,7 +18,8 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from gateway import headers as header_rules
-from gateway.config import Pool, Secret, Timeouts
+from gateway.config import Pool, ProviderConfig, Secret, Timeouts
+from gateway.connector import Connector
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
 from gateway.lists import Lists
 from gateway.prepared import ReusedConnectionLost, Route, supported
@@ -132,6 +133,7 @@ class Endpoint:
         tls: ssl.SSLContext | bool,
     ) -> None:
         self.name = name
+        self._retries = name not in upstream.unrepeated
         self.timeouts = timeouts
         self._upstream = upstream
         self._base = base_url.rstrip("/")
@@ -237,7 +239,7 @@ class Endpoint:
             # The server may have closed the connection before it saw the request, or after: a repeat is only right
             # where it costs tokens and changes nothing.
             route.forget_idle()
-            if method != "GET" and (exchange is None or not exchange.surface.repeatable):
+            if method != "GET" and not (self._retries and exchange is not None and exchange.repeatable()):
                 raise
             connection, message, payload = await route.call(method, target, headers, body)
         payload.on_eof(connection.release)
@@ -294,13 +296,9 @@ def _address(base_url: str) -> URL:
 class Upstream:
     """The shared session. Made inside a running loop, closed by the server."""
 
-    def __init__(self, pool: Pool) -> None:
-        self.connector = aiohttp.TCPConnector(
-            limit=pool.max_connections,
-            limit_per_host=pool.max_per_host,
-            keepalive_timeout=pool.keepalive,
-            ttl_dns_cache=30,
-        )
+    def __init__(self, pool: Pool, providers: Mapping[str, ProviderConfig] = {}) -> None:
+        self.unrepeated = {name for name, provider in providers.items() if not provider.retry_ambiguous}
+        self.connector = Connector(pool)
         self.session = aiohttp.ClientSession(
             connector=self.connector,
             cookie_jar=aiohttp.DummyCookieJar(),
