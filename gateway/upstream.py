@@ -206,10 +206,10 @@ class Endpoint:
             if guard is None or (error := guard.caught()) is None:
                 raise
             raise error from None
-        except ValueError as error:  # a header value that would split the request
-            raise InvalidRequest("A request header holds characters that must not be sent on.") from error
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             raise from_upstream(error, self.name) from error
+        except ValueError as error:  # a header that would split the request (a bad certificate is a ClientError first)
+            raise InvalidRequest("A request header holds characters that must not be sent on.") from error
         finally:
             if guard is not None:
                 guard.disarm()
