@@ -189,12 +189,20 @@ def _gate(limit: int, provider: ProviderConfig) -> Gate:
     return Gate(limit, provider.queue, provider.queue_timeout)
 
 
+def try_enter_all(gates: Sequence[Gate]) -> bool:
+    """Pass every gate if each has room, else none."""
+    for passed, gate in enumerate(gates):
+        if not gate.try_enter():
+            leave_all(gates[:passed])
+            return False
+    return True
+
+
 async def enter_all(gates: Sequence[Gate], exchange: Exchange) -> None:
     """Pass every gate, or none: whatever is raised (see ``Gate.enter``), nothing is left to leave."""
     for passed, gate in enumerate(gates):
         try:
-            if not gate.try_enter():
-                await gate.enter(exchange)
+            await gate.enter(exchange)
         except BaseException:
             leave_all(gates[:passed])
             raise

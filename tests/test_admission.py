@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import Duration, Exchange, Principal, Target
-from gateway.admission import Admission, Gate, enter_all, leave_all
+from gateway.admission import Admission, Gate, enter_all, leave_all, try_enter_all
 from gateway.config import Config, Model, ProviderConfig
 from gateway.errors import Overloaded
 from gateway.watchdog import Guard, Watchdog
@@ -46,7 +46,8 @@ class Caller:
 
     async def _run(self) -> None:
         try:
-            await enter_all(self._gates, self.exchange)
+            if not try_enter_all(self._gates):
+                await enter_all(self._gates, self.exchange)
         except Overloaded as error:
             self.error = error
             return
