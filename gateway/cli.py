@@ -161,7 +161,7 @@ def _with_plugins(path: Path, report: Callable[[Any, Any], Awaitable[int]]) -> i
         from gateway.upstream import Upstream
 
         settings, document = config.load(path, os.environ)
-        upstream = Upstream(settings.pool)
+        upstream = Upstream(settings.pool, settings.providers)
         try:
             return await report(plugins.load(settings, document, plugins.Runtime(settings, upstream)), document)
         finally:

@@ -15,6 +15,7 @@ from gateway import environment
 from gateway.document import Document, dotted
 from gateway.secret import Secret, is_reference
 from gateway.settings import (
+    CORE_KEYS,
     DEFAULT_CHAIN,
     Admin,
     Breaker,
@@ -34,6 +35,7 @@ from gateway.toml_lines import KeyPath
 from gateway.units import Duration, Size
 
 __all__ = [
+    "CORE_KEYS",
     "DEFAULT_CHAIN",
     "Admin",
     "Breaker",
@@ -79,6 +81,7 @@ def load(path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | 
     _check_keys(document, config)
     _check_names(document)
     _check_values(document, config)
+    _check_target_limits(document)
     return config, document
 
 
@@ -114,7 +117,7 @@ def _left_out(section: str, table: Any) -> Collection[str]:
     if section == "plugins":
         return _tables(table)
     if section == "providers":
-        return set(table) - {"type"} if isinstance(table, dict) else ()
+        return set(table) - set(CORE_KEYS) if isinstance(table, dict) else ()
     return {"state": tuple(_LATER_STATE), "keys": ("budget",)}.get(section, ())
 
 
@@ -200,6 +203,25 @@ def _check_values(document: Document, config: Config) -> None:
         looks_secret = isinstance(value, str) and _CREDENTIAL_HEADER.search(str(path[-1])) and not is_reference(value)
         if looks_secret and not config.allow_inline_secrets:
             document.problem(path, f"{dotted(path)}: looks like a credential; write it as env:NAME or file:/path.")
-    for path, weight in document.find("models", "*", "targets", "*", "weight"):
-        if isinstance(weight, int) and weight < 1:
-            document.problem(path, f"{dotted(path)}: expected 1 or more.")
+    for name, least in (("weight", 1), ("max_concurrency", 0)):
+        for path, value in document.find("models", "*", "targets", "*", name):
+            if isinstance(value, int) and value < least:
+                document.problem(path, f"{dotted(path)}: expected {least} or more.")
+
+
+def _check_target_limits(document: Document) -> None:
+    """A target's limit is its provider's model's, under whatever names clients reach it: there can be only one."""
+    limits: dict[str, tuple[int, KeyPath]] = {}
+    for path, target in document.find("models", "*", "targets", "*"):
+        limit = target.get("max_concurrency") if isinstance(target, dict) else None
+        if not isinstance(limit, int) or limit < 1:
+            continue
+        place = (*path, "max_concurrency")
+        if not target.get("model") and any(char in str(path[1]) for char in "*?["):
+            document.problem(
+                place, f"{dotted(place)}: a limit is for one model, but this target takes any; name its model."
+            )
+        name = f"{target.get('provider')}/{target.get('model') or path[1]}"
+        first, there = limits.setdefault(name, (limit, place))
+        if first != limit:
+            document.problem(place, f"{dotted(place)}: the limit of {name} is {first} in {dotted(there)}.")

@@ -131,7 +131,7 @@ class Document:
         try:
             return self._converter.structure(value, cls)
         except (CattrsError, ValueError, TypeError, NameError) as error:
-            for inner, message in mistakes(error, path):
+            for inner, message in mistakes(error, path, ignore):
                 self.problem(inner, f"{dotted(inner)}: {message}")
         return None
 

@@ -36,6 +36,8 @@ class Surface:
     """A repeat only costs tokens (chat, embeddings), it changes no state at the provider."""
     cacheable: bool = False
     """A complete answer may be stored and replayed."""
+    stores: bool = False
+    """The provider keeps the answer unless the body says ``"store": false``."""
 
 
 @attrs.frozen
@@ -61,6 +63,8 @@ class Target:
     model: str | None = None
     """Upstream model name; ``None`` sends what the client sent."""
     weight: int = 1
+    max_concurrency: int = 0
+    """Calls at once to this model of this provider, whatever name clients know it by; 0 is no limit."""
     name: str = attrs.field(init=False)
 
     @name.default
@@ -212,6 +216,17 @@ class Exchange:
         if self.payload is None:
             self.payload = self._ready(self)
         return self.payload
+
+    def repeatable(self) -> bool:
+        """Whether a provider that gets this request twice has only spent tokens: nothing of it is kept there."""
+        if not self.surface.repeatable:
+            return False
+        body = self.payload
+        if body is None:
+            return not self.surface.stores
+        store = body.get("store")
+        # A conversation grows by each answer, whether or not the answer itself is stored.
+        return not (self.surface.stores if store is None else store) and body.get("conversation") is None
 
     def arrived(self) -> bytes | None:
         """The body as it came, unchecked, if it is short and all of it is here already; nothing is awaited or parsed.

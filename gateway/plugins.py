@@ -19,7 +19,7 @@ import pluggy
 from prometheus_client import CollectorRegistry
 
 from gateway import hookspecs
-from gateway.config import Config, Document, did_you_mean
+from gateway.config import CORE_KEYS, Config, Document, did_you_mean
 from gateway.errors import PluginError
 from gateway.finder import Finder
 from gateway.targets import Targets
@@ -277,8 +277,11 @@ def _make(wanted: _Wanted, finder: Finder, document: Document, runtime: Runtime)
     if not hasattr(module, "Plugin"):
         document.problem(wanted.named_at, f"plugin '{name}' ({file}) has no class Plugin.")
         return None
-    ignore = ("type",) if wanted.kind == "provider" else ()
-    settings = document.structure(getattr(module, "Settings", NoSettings), wanted.table, ignore=ignore)
+    settings_class = getattr(module, "Settings", NoSettings)
+    ignore = CORE_KEYS if wanted.kind == "provider" else ()
+    for taken in set(ignore) & {field.name for field in getattr(settings_class, "__attrs_attrs__", ())}:
+        document.problem(wanted.named_at, f"plugin '{name}' ({file}): the core has a setting '{taken}' of its own.")
+    settings = document.structure(settings_class, wanted.table, ignore=ignore)
     if settings is None:
         return None
     try:

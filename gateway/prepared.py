@@ -11,7 +11,6 @@ where it does not, ``session.request`` serves.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Iterable
 from functools import cached_property
@@ -25,6 +24,7 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.streams import EofStream, StreamReader
 from yarl import URL
 
+from gateway.connector import Handler
 from gateway.outbox import outbox
 
 _JOIN = 1 << 16  # bytes up to which head and body are cheaper sent as one
@@ -61,39 +61,6 @@ class _Address(ClientRequest):
     def connection_key(self) -> Any:
         """Made once; the connector asks for it three times a call."""
         return super().connection_key
-
-
-class Handler(ResponseHandler):
-    """aiohttp's response protocol, one for each connection, without what it does over and over."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self.used = False
-        """A request was sent on this connection before."""
-        self._ready = False
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """aiohttp calls this for every block that is read, and parses nothing at all each time."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-    def expect(self, head_only: bool, head_limit: int) -> None:
-        """Get ready for the answer to one more request; the parser of the last one serves again."""
-        if self._ready and not head_only and self._parser is not None:
-            return
-        super().set_response_params(
-            skip_payload=head_only,
-            read_until_eof=True,
-            auto_decompress=False,
-            max_line_size=head_limit,
-            max_field_size=head_limit,
-        )
-        self._ready = not head_only
-
-    def set_response_params(self, **params: Any) -> None:
-        """aiohttp's own way: its parser may be another."""
-        self._ready = False
-        super().set_response_params(**params)
 
 
 class Route:

@@ -34,7 +34,7 @@ SURFACES: tuple[tuple[str, str, Surface], ...] = (
     ("POST", "/chat/completions", Surface("chat", _CHAT, "/chat/completions", "json", True, True)),
     ("POST", "/completions", Surface("completions", _CHAT, "/completions", "json", True, True)),
     ("POST", "/embeddings", Surface("embeddings", _CHAT, "/embeddings", "json", True, True)),
-    ("POST", "/responses", Surface("responses", _RESPONSES, "/responses", "json", True)),
+    ("POST", "/responses", Surface("responses", _RESPONSES, "/responses", "json", True, stores=True)),
     ("POST", "/moderations", Surface("moderations", _CHAT, "/moderations", "any", True, True)),
     ("POST", "/rerank", Surface("rerank", _CHAT, "/rerank", "json", True, True)),
     ("POST", "/images/generations", Surface("images", _CHAT, "/images/generations", "any")),
@@ -90,7 +90,7 @@ class Server:
         """Load, build, listen. Raises ``ConfigError`` with every problem, ``OSError`` if an address is taken."""
         _demand_c_parser()
         config, document = configuration.load(self._path, self._environ, self._overrides)
-        self._upstream = Upstream(config.pool)
+        self._upstream = Upstream(config.pool, config.providers)
         try:
             runtime = plugins.Runtime(config, self._upstream)
             loaded = plugins.load(config, document, runtime)

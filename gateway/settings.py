@@ -121,6 +121,9 @@ class Pool:
     """At once to one host and port; 0 is no limit."""
     keepalive: Duration = Duration(4.0)
     """How long an idle connection is kept; below the 5 s after which many servers close theirs."""
+    max_age: Duration = Duration(300.0)
+    """No request is begun on an older connection, so that constant traffic follows a change of a provider's addresses.
+    Running answers are not cut. 0 is no limit."""
 
 
 @attrs.frozen(kw_only=True)
@@ -169,10 +172,24 @@ class Breaker:
 
 @attrs.frozen(kw_only=True)
 class ProviderConfig:
-    """``[providers.NAME]``: an upstream. All keys but ``type`` are settings of that provider plugin."""
+    """``[providers.NAME]``: an upstream. All keys but these are settings of that provider plugin."""
 
     type: str = attrs.field(validator=min_len(1))
     """The provider plugin: ``openai_compat``, ``ollama``, ``echo``, …; ``probe`` only watches an upstream's health."""
+    max_concurrency: int = attrs.field(default=0, validator=ge(0))
+    """Calls at once; further ones wait, each key's in turn. 0 is no limit."""
+    queue: int = attrs.field(default=100, validator=ge(0))
+    """Calls that may wait for ``max_concurrency``, here and at each target of this provider with a limit of its own.
+    One more is refused with 503."""
+    queue_timeout: Duration = Duration(30.0)
+    """Longest wait; then the call is refused with 503. 0 is no limit."""
+    retry_ambiguous: bool = True
+    """Repeat a request once whose reused connection died without a byte of an answer, though the provider may have seen
+    it; only where a repeat costs tokens and changes nothing there. Off: such a request is a 502."""
+
+
+CORE_KEYS = tuple(field.name for field in attrs.fields(ProviderConfig))
+"""Keys of ``[providers.NAME]`` that the core takes itself; a plugin's ``Settings`` cannot have them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -180,7 +197,8 @@ class Model:
     """``[models.NAME]``: a name clients may send, possibly a glob, and who answers to it."""
 
     targets: tuple[Target, ...] = attrs.field(validator=min_len(1))
-    """Tables of ``provider``, ``model`` (the client's name if not given) and ``weight`` (1 if not given)."""
+    """Tables of ``provider``, ``model`` (the client's name if not given), ``weight`` (1 if not given) and
+    ``max_concurrency`` (calls at once; none if not given)."""
     fallbacks: tuple[str, ...] = ()
     """Other names in ``[models]``, tried in this order when all targets fail."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from math import isfinite
 from pathlib import Path
@@ -68,15 +68,19 @@ def make_converter() -> cattrs.Converter:
     return converter
 
 
-def mistakes(error: BaseException, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    """Where and what: every mistake in what a converter of ours raised."""
+def mistakes(error: BaseException, path: KeyPath = (), others: Collection[str] = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Where and what: every mistake in what a converter of ours raised.
+
+    ``others`` are keys of the outermost table that somebody else takes: an unknown one may be a misspelling of them.
+    """
     if isinstance(error, BaseValidationError):
         for inner in error.exceptions:
-            yield from mistakes(inner, path + _step(inner, error.cl))
+            step = _step(inner, error.cl)
+            yield from mistakes(inner, path + step, () if step else others)
     elif isinstance(error, ForbiddenExtraKeysError):
         known = [field.name for field in getattr(error.cl, "__attrs_attrs__", ()) if field.init]
         for key in sorted(error.extra_fields):
-            yield (*path, key), "unknown key." + did_you_mean(key, known)
+            yield (*path, key), "unknown key." + did_you_mean(key, [*known, *others])
     elif isinstance(error, KeyError) and error.args == path[-1:]:
         yield path, "is missing."
     else:

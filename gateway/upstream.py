@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from functools import partial
 from math import inf
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,11 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from gateway import headers as header_rules
-from gateway.config import Pool, Secret, Timeouts
+from gateway.config import Pool, ProviderConfig, Secret, Timeouts
+from gateway.connector import Connector
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
 from gateway.lists import Lists
-from gateway.prepared import Handler, ReusedConnectionLost, Route, lines, supported
+from gateway.prepared import ReusedConnectionLost, Route, lines, supported
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -139,6 +139,7 @@ class Endpoint:
         tls: ssl.SSLContext | bool,
     ) -> None:
         self.name = name
+        self._retries = name not in upstream.unrepeated
         self.timeouts = timeouts
         self._upstream = upstream
         self._base = base_url.rstrip("/")
@@ -235,10 +236,10 @@ class Endpoint:
             if guard is None or (error := guard.caught()) is None:
                 raise
             raise error from None
-        except ValueError as error:  # a header value that would split the request
-            raise InvalidRequest("A request header holds characters that must not be sent on.") from error
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             raise from_upstream(error, self.name) from error
+        except ValueError as error:  # a header that would split the request (a bad certificate is a ClientError first)
+            raise InvalidRequest("A request header holds characters that must not be sent on.") from error
         finally:
             if guard is not None:
                 guard.disarm()
@@ -268,7 +269,7 @@ class Endpoint:
             # The server may have closed the connection before it saw the request, or after: a repeat is only right
             # where it costs tokens and changes nothing.
             route.forget_idle()
-            if method != "GET" and (exchange is None or not exchange.surface.repeatable):
+            if method != "GET" and not (self._retries and exchange is not None and exchange.repeatable()):
                 raise
             connection, message, payload = await route.call(method, target, headers, body)
         payload.on_eof(connection.release)
@@ -325,15 +326,9 @@ def _address(base_url: str) -> URL:
 class Upstream:
     """The shared session. Made inside a running loop, closed by the server."""
 
-    def __init__(self, pool: Pool) -> None:
-        self.connector = aiohttp.TCPConnector(
-            limit=pool.max_connections,
-            limit_per_host=pool.max_per_host,
-            keepalive_timeout=pool.keepalive,
-            ttl_dns_cache=30,
-        )
-        if supported():
-            self.connector._factory = partial(Handler, loop=self.connector._loop)  # type: ignore[assignment]
+    def __init__(self, pool: Pool, providers: Mapping[str, ProviderConfig] = {}) -> None:
+        self.unrepeated = {name for name, provider in providers.items() if not provider.retry_ambiguous}
+        self.connector = Connector(pool)
         self.session = aiohttp.ClientSession(
             connector=self.connector,
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.config import DEFAULT_CHAIN, Config, Document, Key, Secret, Timeouts, load
+from gateway.config import CORE_KEYS, DEFAULT_CHAIN, Config, Document, Key, ProviderConfig, Secret, Timeouts, load
 from gateway.errors import ConfigError
 from gateway.exchange import Target
+from gateway.units import Duration
 
 SHIPPED = Path(__file__).parents[1] / "gateway.toml"
 DIGESTS = [hashlib.sha256(bytes([number])).hexdigest() for number in range(3)]
@@ -66,13 +67,13 @@ def test_the_shipped_file_starts_with_nothing() -> None:
         "echo": "echo", "ollama": "ollama", "openai": "openai_compat",
     }  # fmt: skip
     assert (config.server.host, config.default_provider, config.keys) == ("127.0.0.1", None, {})
-    openai = document.structure(Upstream, ("providers", "openai"), ignore=("type",))
+    openai = document.structure(Upstream, ("providers", "openai"), ignore=CORE_KEYS)
     assert openai == Upstream(base_url="https://api.openai.com/v1")
 
 
 def test_the_shipped_file_takes_the_key_that_is_there() -> None:
     _, document = load(SHIPPED, {"OPENAI_API_KEY": "sk-canary"})
-    openai = document.structure(Upstream, ("providers", "openai"), ignore=("type",))
+    openai = document.structure(Upstream, ("providers", "openai"), ignore=CORE_KEYS)
     assert openai is not None
     assert openai.api_key is not None
     assert openai.api_key.reveal() == "sk-canary"
@@ -88,7 +89,7 @@ def test_what_the_shipped_file_only_mentions_is_right(read: Load) -> None:
     config, problems = read(text + "\n[models.llama3]\ntargets = [{ provider = 'ollama' }]")
     assert problems == []
     assert config.keys["alice"].models == ("gpt-*", "llama3")
-    assert config.models["gpt-4o"].targets == (Target("openai", "gpt-4o", 3), Target("ollama", "gpt-4o"))
+    assert config.models["gpt-4o"].targets == (Target("openai", "gpt-4o", 3, 20), Target("ollama", "gpt-4o"))
     assert config.plugins.tables == {"rate_limit": {"requests_per_minute": 600}}
 
 
@@ -149,7 +150,7 @@ port = "x"
 
 def test_problems_of_plugins_come_on_top(tmp_path: Path) -> None:
     _, document = load_text(tmp_path, "typo = 1\n[providers.a]\ntype = 'x'\nbase_ulr = 'y'")
-    assert document.structure(Upstream, ("providers", "a"), ignore=("type",)) is None
+    assert document.structure(Upstream, ("providers", "a"), ignore=CORE_KEYS) is None
     with pytest.raises(ConfigError) as caught:
         document.raise_problems()
     assert caught.value.problems == [
@@ -257,6 +258,47 @@ def test_keys_of_one_section_are_unknown_in_another(read: Load, section: str, ke
     assert any(problem.startswith(f"2: {section}.{key}: unknown key.") for problem in problems)
 
 
+def test_a_misspelt_key_of_a_provider_is_looked_for_among_the_cores_and_the_plugins(tmp_path: Path) -> None:
+    text = "[providers.a]\ntype = 'x'\nbase_url = 'y'\nmax_concurency = 5\nqueue_timeuot = '1s'\napi_kye = 'env:X'\n"
+    _, document = load_text(tmp_path, text)
+    assert document.structure(Upstream, ("providers", "a"), ignore=CORE_KEYS) is None
+    assert sorted(problem.replace(f"{document.path}:", "") for problem in document.problems) == [
+        "4: providers.a.max_concurency: unknown key. Did you mean 'max_concurrency'?",
+        "5: providers.a.queue_timeuot: unknown key. Did you mean 'queue_timeout'?",
+        "6: providers.a.api_kye: unknown key. Did you mean 'api_key'?",
+    ]
+
+
+def test_the_core_takes_its_keys_of_any_provider(read: Load) -> None:
+    text = "[providers.a]\ntype='x'\nmax_concurrency=5\nqueue=7\nqueue_timeout='2s'\nretry_ambiguous=false\nother=1"
+    config, problems = read(text)
+    assert problems == []
+    assert config.providers["a"] == ProviderConfig(
+        type="x", max_concurrency=5, queue=7, queue_timeout=Duration(2.0), retry_ambiguous=False
+    )
+
+
+LIMITED = "[providers.e]\ntype='echo'\n[models.'m*']\ntargets=[{provider='e', model='x', max_concurrency=2}]\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("max_concurrency=-1", "expected 0 or more."),
+        ("max_concurrency=3, model='x'", 'the limit of e/x is 2 in models."m*".targets[0].max_concurrency.'),
+        ("max_concurrency=3", "a limit is for one model, but this target takes any; name its model."),
+    ],
+)
+def test_limits_of_targets_that_cannot_be_meant(read: Load, target: str, problem: str) -> None:
+    (found,) = read(f"{LIMITED}[models.'n*']\ntargets=[{{provider='e', {target}}}]")[1]
+    assert found == f'6: models."n*".targets[0].max_concurrency: {problem}'
+
+
+@pytest.mark.parametrize("target", ["max_concurrency=2, model='x'", "model='x'", "max_concurrency=0", "model='y'"])
+def test_limits_of_targets_that_agree(read: Load, target: str) -> None:
+    assert read(f"{LIMITED}[models.'n*']\ntargets=[{{provider='e', {target}}}]")[1] == []
+
+
 def test_fallbacks_may_be_matched_by_a_glob(read: Load) -> None:
     text = "[providers.e]\ntype='echo'\n[models.'llama*']\ntargets=[{provider='e'}]\n"
     text += "[models.a]\ntargets=[{provider='e'}]\nfallbacks="
@@ -329,7 +371,7 @@ VALUES = [
 ]  # fmt: skip
 KNOWN = [
     "host", "port", "chain", "type", "sha256", "targets", "fallbacks", "models", "headers", "budget", "redis",
-    "workers", "default_provider", "allow_inline_secrets", "timeouts", "provider", "weight",
+    "workers", "default_provider", "allow_inline_secrets", "timeouts", "provider", "weight", "max_concurrency",
 ]  # fmt: skip
 HEADERS = [
     "[server]", "[admin]", "[plugins]", "[keys]", "[keys.a]", "[providers.a]", "[models.a]", "[state]", "[pool]",
@@ -340,7 +382,7 @@ statements = st.builds("{} = {}".format, st.sampled_from(KNOWN), st.sampled_from
 
 def told_with_places(document: Document) -> None:
     """Problems have a place and nothing else went wrong: an exception would have failed the test."""
-    document.structure(Upstream, ("providers", "a"), ignore=("type",))
+    document.structure(Upstream, ("providers", "a"), ignore=CORE_KEYS)
     assert all(problem.startswith((f"{document.path}:", "environment:")) for problem in document.problems)
 
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.exchange import Exchange, Principal, Reply, Surface, Target, Usage
 
 CHAT = Surface("chat", "openai_chat", "/chat/completions")
+FREE = Surface("chat", "openai_chat", "/chat/completions", repeatable=True)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +49,30 @@ def test_a_replys_headers_are_its_own_and_ignore_case() -> None:
     assert Reply(200).taps is not Reply(200).taps
 
 
-def exchange(reader: Any) -> Exchange:
+RESPONSES = Surface("responses", "openai_responses", "/responses", repeatable=True, stores=True)
+
+
+@pytest.mark.parametrize(
+    ("surface", "body", "repeatable"),
+    [
+        (CHAT, {}, False), (FREE, {}, True), (FREE, None, True), (FREE, {"store": False}, True),
+        (FREE, {"store": None}, True), (FREE, {"store": True}, False), (FREE, {"store": "yes"}, False),
+        (RESPONSES, {}, False), (RESPONSES, None, False), (RESPONSES, {"store": None}, False),
+        (RESPONSES, {"store": True}, False), (RESPONSES, {"store": False}, True),
+        (RESPONSES, {"store": False, "conversation": "c"}, False), (CHAT, {"store": False}, False),
+    ],
+)  # fmt: skip
+def test_r46_only_what_leaves_nothing_at_the_provider_is_repeatable(
+    surface: Surface, body: dict[str, Any] | None, repeatable: bool
+) -> None:
+    made = exchange(None, surface)
+    made.payload = body
+    assert made.repeatable() is repeatable
+
+
+def exchange(reader: Any, surface: Surface = CHAT) -> Exchange:
     url = SimpleNamespace(raw_path="/v1/a%2Fb", raw_query_string="q=%20")
-    return Exchange(SimpleNamespace(method="POST", rel_url=url, headers={}), CHAT, reader)
+    return Exchange(SimpleNamespace(method="POST", rel_url=url, headers={}), surface, reader)
 
 
 async def test_a_body_is_read_once_and_only_when_asked_for() -> None:

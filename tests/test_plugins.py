@@ -139,6 +139,42 @@ async def test_tryfirst_is_respected(tmp_path: Path) -> None:
     assert [call.plugin for call in loaded.on_request] == ["b", "a"]
 
 
+PROVIDER = """
+import attrs
+from gateway import hookimpl
+
+@attrs.frozen
+class Settings:
+    speed: int = 1
+    {field}: int = 1
+
+class Plugin:
+    def __init__(self, settings, runtime): pass
+
+    @hookimpl
+    async def forward(self, exchange, target): pass
+"""
+
+
+async def test_a_provider_shares_its_table_with_the_core(tmp_path: Path) -> None:
+    toml = "[providers.p]\ntype = 'mine'\nmax_concurrency = 2\nspeed = 3\nquue = 5\nsped = 7\n"
+    loaded, document = await load(tmp_path, toml, mine=PROVIDER.format(field="other"))
+    assert [problem.partition("gateway.toml:")[2] for problem in document.problems] == [
+        "5: providers.p.quue: unknown key. Did you mean 'queue'?",
+        "6: providers.p.sped: unknown key. Did you mean 'speed'?",
+    ]
+    toml = toml.partition("quue")[0]
+    loaded, document = await load(tmp_path, toml, mine=PROVIDER.format(field="other"))
+    assert not document.problems
+    assert "p" in loaded.providers
+
+
+async def test_a_provider_cannot_have_a_setting_of_the_cores(tmp_path: Path) -> None:
+    _, document = await load(tmp_path, "[providers.p]\ntype = 'mine'\n", mine=PROVIDER.format(field="queue"))
+    (problem,) = document.problems
+    assert "gateway.toml:2: " in problem and "the core has a setting 'queue' of its own" in problem
+
+
 async def test_a_dropped_file_comes_before_the_shipped_one_of_its_name(tmp_path: Path) -> None:
     loaded, _ = await load(tmp_path, '[plugins]\nchain = ["auth"]\n', auth=GOOD)
     assert loaded.loaded[0].file == str(tmp_path / "plugins" / "auth.py")

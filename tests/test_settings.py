@@ -97,7 +97,11 @@ def test_the_shipped_file_shows_every_setting_with_its_default(name: str, cls: t
         (Key, {"sha256": "0" * 64, "max_concurrency": -1}, "max_concurrency"),
         (Key, {"sha256": "0" * 64, "tokens_per_minute": -1}, "tokens_per_minute"),
         (Key, {"sha256": "0" * 64, "requests_per_minute": -1}, "requests_per_minute"),
-        (Model, {"targets": []}, "targets"), (ProviderConfig, {"type": ""}, "type"), (State, {"x": 1}, "x"),
+        (Model, {"targets": []}, "targets"), (ProviderConfig, {"type": ""}, "type"),
+        (ProviderConfig, {"type": "x", "max_concurrency": -1}, "max_concurrency"),
+        (ProviderConfig, {"type": "x", "queue": -1}, "queue"),
+        (ProviderConfig, {"type": "x", "queue_timeout": -1}, "queue_timeout"),
+        (ProviderConfig, {"type": "x", "retry_ambiguous": 1}, "retry_ambiguous"), (State, {"x": 1}, "x"),
     ],
     ids=str,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway import Exchange, Surface
+from gateway.body import parse_small
 from gateway.config import Duration, Secret, Timeouts
 from gateway.errors import (
     GatewayError,
@@ -25,7 +26,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.settings import Pool
+from gateway.settings import Pool, ProviderConfig
 from gateway.tails import safe_tail
 from gateway.testing import (
     WHOLE_FAULTS,
@@ -45,6 +46,7 @@ from gateway.upstream import Endpoint, Upstream
 from gateway.watchdog import Guard, Watchdog
 
 CHAT = Surface("chat", "openai_chat", "/chat/completions", repeatable=True)
+RESPONSES = Surface("responses", "openai_responses", "/responses", repeatable=True, stores=True)
 FILES = Surface("files", "openai_chat", "/files", "any")
 Start = Callable[..., Endpoint]
 
@@ -192,6 +194,30 @@ async def test_r46_a_lost_kept_connection_is_repeated_once_where_that_is_right(
             with pytest.raises(UpstreamUnreachable):
                 await endpoint.send(exchange, "POST", "/x", body=b"{}")
         assert len(server.calls) == (3 if surface is CHAT else 2)
+
+
+async def test_r46_a_provider_may_be_exempt_from_repeating() -> None:
+    config = {"never": ProviderConfig(type="x", retry_ambiguous=False), "once": ProviderConfig(type="x")}
+    upstream = Upstream(Pool(), config)
+    for name, calls in (("never", 2), ("once", 3)):
+        async with ScriptedUpstream([chat(), hang_up, chat()]) as server, exchanging() as exchange:
+            endpoint = upstream.endpoint(name, server.url)
+            await (await endpoint.send(exchange, "POST", "/x", body=b"{}")).read()
+            with contextlib.suppress(UpstreamUnreachable):
+                await endpoint.send(exchange, "POST", "/x", body=b"{}")
+            assert len(server.calls) == calls
+    await upstream.close()
+
+
+@pytest.mark.parametrize(("store", "calls"), [(b"true", 2), (b"null", 2), (b"false", 3)])
+async def test_r46_a_stored_response_is_not_repeated(upstream: Upstream, store: bytes, calls: int) -> None:
+    async with ScriptedUpstream([chat(), hang_up, chat()]) as server, exchanging(RESPONSES) as exchange:
+        exchange.payload = parse_small(b'{"model":"m","store":%b}' % store)
+        endpoint = upstream.endpoint("p", server.url)
+        await (await endpoint.send(exchange, "POST", "/x", body=exchange.payload.raw)).read()
+        with contextlib.suppress(UpstreamUnreachable):
+            await (await endpoint.send(exchange, "POST", "/x", body=exchange.payload.raw)).read()
+        assert len(server.calls) == calls
 
 
 async def test_r46_it_is_repeated_once_only(upstream: Upstream) -> None:

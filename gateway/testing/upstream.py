@@ -147,7 +147,7 @@ class _Wire(asyncio.StreamReaderProtocol):
 
 
 class ScriptedUpstream:
-    """A raw HTTP/1.1 server on 127.0.0.1.
+    """A raw HTTP/1.1 server on loopback.
 
     ``script`` answers every request; of a sequence, each request takes the next one and the last repeats. Assign
     ``script`` to change it between requests. With ``models`` set, ``GET …/models`` is answered from it. A script that
@@ -159,11 +159,13 @@ class ScriptedUpstream:
         script: Script | Sequence[Script],
         *,
         models: Sequence[str] = ("m",),
+        host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.script = script
         self.models = models
+        self.host = host
         self.port = port
         self.connections: list[Connection] = []
         self.requests: list[Received] = []
@@ -176,7 +178,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._wire, "127.0.0.1", self.port, ssl=self._tls)
+        self._server = await loop.create_server(self._wire, self.host, self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -195,7 +197,7 @@ class ScriptedUpstream:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     @property
     def calls(self) -> list[Received]:
