@@ -1,0 +1,34 @@
+"""What a model can take, as data: translations ask these flags, never the model's name."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Capabilities:
+    """What one upstream model can take. The defaults suit most; ``gateway.dialects.models`` lists what differs."""
+
+    sampling: bool = True
+    """``temperature``, ``top_p``, ``top_k``; refused even at their defaults where false."""
+    prefill: bool = True
+    """A last message of the assistant is continued."""
+    forced_tools: bool = True
+    """``tool_choice`` may force a tool."""
+    adaptive_thinking: bool = False
+    """Thinking is asked for as ``adaptive`` with an effort."""
+    budget_thinking: bool = True
+    """Thinking is asked for with a number of tokens."""
+    always_thinks: bool = False
+    """Thinking cannot be switched off."""
+    efforts: tuple[str, ...] = ("minimal", "low", "medium", "high")
+    """Values of ``reasoning_effort`` it knows, weakest first; empty: none."""
+    mid_system: bool = False
+    """``system`` messages between others are taken where they stand."""
+    max_output: int | None = None
+    """Most tokens of an answer; the default where the dialect demands a number and the client gives none."""
+    max_completion_tokens: bool = True
+    """OpenAI-compatible servers: knows ``max_completion_tokens``; else ``max_tokens``."""
+    images: bool = True
+    documents: bool = True
+    audio: bool = True
