@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from time import perf_counter
 from typing import Any
@@ -15,19 +15,16 @@ from typing import Any
 from aiohttp import web
 
 from gateway import relay
+from gateway.attempts import Attempts
+from gateway.commit import is_events
 from gateway.config import Config
-from gateway.dialects.openai_chat import ChatStream, PlainStream, usage_of
-from gateway.dialects.openai_responses import ResponsesStream
 from gateway.errors import (
     GatewayError,
     InternalError,
     Overloaded,
     RequestRejected,
     RouteNotFound,
-    UpstreamError,
-    UpstreamProtocolError,
 )
-from gateway.events import EventStream, InBandError, StreamReader
 from gateway.exchange import Event, Exchange, Reply, Surface, Target
 from gateway.intake import Intake
 from gateway.plugins import Call, Plugins
@@ -38,9 +35,6 @@ from gateway.watchdog import Guard, Watchdog
 log = logging.getLogger("hookgate")
 HOOK_LIMIT = 30.0
 """Seconds a request hook may take; a hook that hangs refuses the request."""
-_NO_RETRY = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422})
-"""The request is at fault or the key is: another target would say the same."""
-
 Answer = Callable[[Exchange], Awaitable[Reply]]
 
 
@@ -56,8 +50,7 @@ class Dispatcher:
         self._finishing: set[asyncio.Future[Any]] = set()
         self._intake = Intake(config.server)
         self._watchdog = watchdog
-        self._forwards = {name: calls["forward"] for name, calls in plugins.providers.items() if "forward" in calls}
-        self._observed = bool(plugins.on_event)
+        self.attempts = Attempts(config, plugins, router, self._observer if plugins.on_event else None)
 
     async def run(self, request: web.Request, surface: Surface, tail: str, answer: Answer | None) -> web.StreamResponse:
         """Run one exchange. ``answer`` replies instead of a provider (model lists, plugin routes)."""
@@ -71,7 +64,7 @@ class Dispatcher:
         reply: Reply | None = None
         try:
             try:
-                reply = await self._reply(exchange, answer or self.forward)
+                reply = await self._reply(exchange, answer or self.attempts.forward)
             except asyncio.CancelledError:
                 if (error := guard.caught()) is None:
                     raise
@@ -93,6 +86,8 @@ class Dispatcher:
                     exchange.usage = exchange.usage or reply.events.usage or known
                 if reply.close is not None:
                     reply.close()
+            if exchange.call is not None:
+                exchange.call.end(exchange.outcome)
             guard.close()
             self._watchdog.guards.discard(guard)
             self.active.discard(exchange)
@@ -133,84 +128,16 @@ class Dispatcher:
         finally:
             exchange.guard.disarm()
 
+    async def forward(self, exchange: Exchange) -> Reply:
+        """Forward to the targets of the model the exchange names."""
+        return await self.attempts.forward(exchange)
+
     async def forward_to_named(self, exchange: Exchange) -> Reply:
         """Forward to the provider that the path names (``/p/{provider}/…``)."""
         name = exchange.request.match_info["provider"]
-        if name not in self._forwards:
+        if not self.attempts.serves(name):
             raise RouteNotFound("There is nothing at this path.")
-        return await self.forward(exchange, (Target(name),))
-
-    async def forward(self, exchange: Exchange, named: Sequence[Target] | None = None) -> Reply:
-        """Try the exchange's targets in order until one replies. Raises the last target's error."""
-        if exchange.payload is None:
-            await exchange.read()
-        failure: UpstreamError | None = None
-        for target in named or self.router.ready(exchange) or await self.router.targets(exchange):
-            if failure is not None and exchange.payload.raw is None and exchange.payload.sent:
-                break  # the streamed body has been sent once and is gone
-            try:
-                return await self._try(exchange, target)
-            except UpstreamError as error:
-                error.target = error.target or target.name
-                failure = error
-                if not error.fallback or (error.upstream_status or 0) in _NO_RETRY:
-                    break
-        assert failure is not None
-        raise failure
-
-    async def _try(self, exchange: Exchange, target: Target) -> Reply:
-        exchange.target = target
-        exchange.tried.append(target.name)
-        call = self._forwards[target.provider]
-        began = perf_counter()
-        try:
-            reply: Reply = await call.function(exchange, target)
-        finally:
-            call.stat.lap(began)
-        if reply.stream is None:
-            if reply.usage is None and reply.body is not None and exchange.surface.repeatable:
-                reply.usage = usage_of(reply.body)
-            return reply
-        try:
-            return await self._opened(exchange, reply)
-        except BaseException:
-            if reply.close is not None:
-                reply.close()
-            raise
-
-    async def _opened(self, exchange: Exchange, reply: Reply) -> Reply:
-        """Wait for a stream's first block, so that a target that fails before it can be replaced."""
-        if not _is_events(reply):
-            return reply
-        if reply.headers.get("content-encoding", "identity") != "identity":
-            # Nobody asked for it, and neither its end nor an error inside could be seen.
-            raise UpstreamProtocolError("The provider compressed a stream.")
-        events = self._events(exchange, reply)
-        blocks = events.blocks()
-        began = perf_counter()
-        try:
-            first = await anext(blocks, b"")
-        finally:
-            exchange.upstream_seconds += perf_counter() - began
-        if isinstance(events.failed, InBandError):
-            raise UpstreamProtocolError("The provider answered with an error.") from events.failed
-        if events.failed is not None:
-            raise events.failed
-        reply.first, reply.stream, reply.events = first, blocks, events
-        return reply
-
-    def _events(self, exchange: Exchange, reply: Reply) -> EventStream:
-        name = exchange.surface.name
-        reader: StreamReader
-        if name in ("chat", "completions"):
-            reader = ChatStream(strip_usage=bool(exchange.notes.get("strip_usage")))
-        elif name == "responses":
-            reader = ResponsesStream()
-        else:
-            reader = PlainStream()
-        observer = self._observer(exchange) if self._observed else None
-        assert reply.stream is not None
-        return EventStream(reply.stream, reader, reply.terminated, observer)
+        return await self.attempts.forward(exchange, (Target(name),))
 
     def _observer(self, exchange: Exchange) -> Callable[[Event], None]:
         calls = self.plugins.on_event
@@ -267,7 +194,7 @@ class Dispatcher:
         if reply.stream is None:
             exchange.usage = exchange.usage or reply.usage
             return await relay.send_whole(request, exchange, reply)
-        events = _is_events(reply)
+        events = is_events(reply)
         if events:
             reply.headers["cache-control"] = "no-cache, no-transform"
             reply.headers["x-accel-buffering"] = "no"
@@ -341,7 +268,3 @@ class _HookLimit:
 
     def __call__(self) -> GatewayError:
         return _HookFailed(self._call, f"took longer than {HOOK_LIMIT:.0f} s")
-
-
-def _is_events(reply: Reply) -> bool:
-    return reply.status == 200 and reply.headers.get("content-type", "").lower().startswith("text/event-stream")

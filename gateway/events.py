@@ -20,9 +20,12 @@ class StreamReader(Protocol):
     until_eof: bool
     done: bool
     finished: bool
+    started: bool
     usage: Usage | None
 
     def event(self, name: str | None, data: bytes) -> int: ...
+
+    def refusal(self, data: bytes) -> tuple[int, bytes]: ...
 
 
 class InBandError(StreamInterrupted):
@@ -31,10 +34,11 @@ class InBandError(StreamInterrupted):
     ``orderly``: it came as the dialect's own last event (``response.failed``), so the stream is failed but not cut.
     """
 
-    __slots__ = ("orderly",)
+    __slots__ = ("data", "orderly")
 
-    def __init__(self, orderly: bool = False) -> None:
+    def __init__(self, data: bytes, orderly: bool = False) -> None:
         super().__init__("The provider reported an error inside its stream.")
+        self.data = data
         self.orderly = orderly
 
 
@@ -119,7 +123,7 @@ class EventStream:
                     raw = _serialise(event)
             out.append(raw)
             if verdict == ERROR:
-                self.failed = InBandError(orderly=self._reader.done and not self._reader.until_eof)
+                self.failed = InBandError(data, orderly=self._reader.done and not self._reader.until_eof)
                 break
 
 

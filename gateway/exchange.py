@@ -145,9 +145,10 @@ class Exchange:
     """One request with its answer. Made by the dispatcher, walked through the chain, seen last by ``on_finish``."""
 
     __slots__ = (
-        "_arrived", "_reader", "_ready", "cache", "client_ip", "dropped", "error", "finished", "first_byte", "guard",
-        "headers", "id", "method", "model", "notes", "outcome", "path", "payload", "principal", "query", "reply_bytes",
-        "request", "started", "status", "stream", "surface", "tail", "target", "tried", "upstream_seconds", "usage",
+        "_arrived", "_reader", "_ready", "cache", "call", "client_ip", "committed", "dropped", "error", "finished",
+        "first_byte", "guard", "headers", "id", "method", "model", "notes", "outcome", "path", "payload", "principal",
+        "query", "reply_bytes", "request", "started", "status", "stream", "surface", "tail", "target", "tried",
+        "upstream_seconds", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -175,6 +176,10 @@ class Exchange:
         self._ready = ready
         self.guard: Any = None
         """The time limit this exchange is under now (``gateway.watchdog.Guard``); the core's."""
+        self.call: Any = None
+        """The call whose answer is being relayed (``gateway.attempts.Running``); the core's."""
+        self.committed = False
+        """The answer's first meaningful event is here, or its head where it is no stream: nothing is tried again."""
         self.payload: Any = None
         """What ``read()`` returned; ``None`` while nobody has asked for the body."""
         self.model: str | None = None

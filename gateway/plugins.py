@@ -19,6 +19,7 @@ import pluggy
 from prometheus_client import CollectorRegistry
 
 from gateway import hookspecs
+from gateway.admission import Admission
 from gateway.config import CORE_KEYS, Config, Document, did_you_mean
 from gateway.errors import PluginError
 from gateway.finder import Finder
@@ -96,6 +97,8 @@ class Runtime:
     """Append in ``on_startup``; served on the admin listener only."""
     hook_stats: HookStats = attrs.field(factory=HookStats)
     tasks: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    admission: Admission = attrs.field(default=attrs.Factory(lambda self: Admission(self.config), takes_self=True))
+    """How many calls run at once at each provider and target, where that is limited."""
     targets: Targets = attrs.field(
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )

@@ -22,9 +22,10 @@ def error_reply(exchange: Exchange, error: GatewayError) -> Reply:
     if isinstance(error, UpstreamRefused) and error.http_status == error.upstream_status:
         body = error.body
         headers = CIMultiDict(error.headers)
-    elif isinstance(error, UpstreamError):
-        headers["x-should-retry"] = "false"
-    if error.retry_after is not None and "retry-after" not in headers:
+    if isinstance(error, UpstreamError) and error.retry_after is None:
+        headers["x-should-retry"] = "false"  # the gateway has used up its tries
+    if error.retry_after is not None:
+        headers.pop("retry-after-ms", None)
         headers["retry-after"] = str(max(1, ceil(error.retry_after)))
     if isinstance(error, RateLimited):
         headers.update(error.headers)

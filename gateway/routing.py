@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from time import monotonic
 from typing import Any
 
-from gateway.config import Config
+from gateway.config import Config, Model
 from gateway.errors import Forbidden, InvalidRequest, ModelNotFound, RouteNotFound
 from gateway.exchange import Exchange, Target
 from gateway.plugins import Call, Plugins
 from gateway.selection import weighted
 
 log = logging.getLogger("hookgate")
+_MEDIA = re.compile(rb'"(?:data:[^,"]{0,200},)?[A-Za-z0-9+/=]{1024,}+"')
 LIST_LIMIT = 5.0
 """Seconds one provider may take for its model list."""
 
@@ -100,7 +102,7 @@ class Router:
             else {
                 name: model.targets
                 for name, model in config.models.items()
-                if len(model.targets) == 1 and not model.fallbacks and name not in self._globs
+                if len(model.targets) == 1 and name not in self._globs
             }
         )
         self.names = [name for name in config.models if name not in self._globs]
@@ -118,12 +120,36 @@ class Router:
             if self._default is None:
                 raise RouteNotFound("No provider serves this path.")
             return (Target(self._default),)
-        candidates = await self._resolve(model)
+        return await self._ordered(exchange, await self._resolve(model))
+
+    async def _ordered(self, exchange: Exchange, candidates: Sequence[Target]) -> Sequence[Target]:
+        """As a plugin with a ``select`` hook orders them, else by weighted chance."""
         for call in self._select:
             chosen = await call(exchange, candidates)
             if chosen is not None:
-                return self._with_fallbacks(exchange, model, chosen)
-        return self._with_fallbacks(exchange, model, weighted(candidates))
+                return chosen or candidates
+        return weighted(candidates)
+
+    async def fallbacks(self, exchange: Exchange) -> Sequence[Target]:
+        """What may be called when the targets of the exchange's model cannot: the targets of its fallbacks, those that
+        its key may use and that can take a request of this length."""
+        entry = self._entry(exchange.model) if exchange.model is not None else None
+        if entry is None:
+            return ()
+        found: list[Target] = []
+        for name in self._models[entry].fallbacks:
+            fallback = self._entry(name)
+            if fallback is None or not self._may_fall_back(exchange, name, self._models[fallback]):
+                continue
+            for target in await self._ordered(exchange, self._models[fallback].targets):
+                # A target without a model of its own would send the name of the model that just failed.
+                found.append(target if target.model else Target(target.provider, name, target.weight))
+        return found
+
+    def _may_fall_back(self, exchange: Exchange, name: str, model: Model) -> bool:
+        if exchange.principal is not None and not exchange.principal.allows(name):
+            return False
+        return not model.context or estimated_tokens(exchange.payload) <= model.context
 
     async def _resolve(self, model: str) -> Sequence[Target]:
         entry = self._entry(model)
@@ -144,20 +170,13 @@ class Router:
             return model
         return next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
 
-    def _with_fallbacks(self, exchange: Exchange, model: str, targets: Sequence[Target]) -> Sequence[Target]:
-        entry = self._entry(model)
-        if entry is None or not self._models[entry].fallbacks:
-            return targets
-        ordered = list(targets)
-        principal = exchange.principal
-        for name in self._models[entry].fallbacks:
-            fallback = self._entry(name)
-            if fallback is None or (principal is not None and not principal.allows(name)):
-                continue
-            # A target without a model of its own would send the name of the model that just failed.
-            for target in weighted(self._models[fallback].targets):
-                ordered.append(target if target.model else Target(target.provider, name, target.weight))
-        return ordered
+
+def estimated_tokens(payload: Any) -> int:
+    """About how many tokens a request's texts are: four bytes each. Only for a choice; nobody is charged by it."""
+    if payload is None or payload.raw is None:
+        return 0
+    # Media in data: URLs are no text.
+    return sum(map(len, _MEDIA.split(payload.raw))) // 4
 
 
 def authorise(exchange: Exchange, model: str) -> None:

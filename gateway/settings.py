@@ -31,8 +31,10 @@ class Timeouts:
 
     connect: Duration = Duration(5.0)
     """For name, TCP and TLS."""
+    head: Duration = Duration(0.0)
+    """From the request's last byte to the head of the answer; without it ``first_token`` counts for this, too."""
     first_token: Duration = Duration(60.0)
-    """From the request's last byte to the head of the answer."""
+    """From the request's last byte to the first meaningful event of a stream, or to the head of a whole answer."""
     idle: Duration = Duration(60.0)
     """Between two pieces of an answer."""
     total: Duration = Duration(0.0)
@@ -201,6 +203,8 @@ class Model:
     ``max_concurrency`` (calls at once; none if not given)."""
     fallbacks: tuple[str, ...] = ()
     """Other names in ``[models]``, tried in this order when all targets fail."""
+    context: int = attrs.field(default=0, validator=ge(0))
+    """Tokens a request may have, by a rough estimate, for this model to be taken as a fallback; 0 does not look."""
 
 
 @attrs.frozen(kw_only=True)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from math import inf
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from gateway import headers as header_rules
+from gateway.answer import Answer
 from gateway.config import Pool, ProviderConfig, Secret, Timeouts
 from gateway.connector import Connector
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
@@ -27,103 +27,7 @@ from gateway.prepared import ReusedConnectionLost, Route, lines, supported
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
-WHOLE_LIMIT = 64 << 20
-"""Bytes a whole reply may have where it has to be held in memory (translation, error bodies)."""
 _HEAD_LIMIT = 65536  # bytes per header line; providers send rate-limit and policy headers beyond aiohttp's 8,190
-
-
-class Answer:
-    """An upstream's answer: head now, body as it comes."""
-
-    __slots__ = ("_close", "_content", "_deadline", "_exchange", "_idle", "_name", "headers", "status")
-
-    def __init__(
-        self,
-        status: int,
-        headers: CIMultiDictProxy[str],
-        content: aiohttp.StreamReader,
-        close: Callable[[], None],
-        exchange: Exchange | None,
-        endpoint: Endpoint,
-        deadline: float,
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self._content = content
-        self._close = close
-        self._exchange = exchange
-        self._idle = endpoint.timeouts.idle
-        self._deadline = deadline
-        self._name = endpoint.name
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Body bytes as they arrive, undecoded. Raises ``UpstreamError`` when the answer is cut or stalls."""
-        content = self._content
-        guard = self._exchange.guard if self._exchange is not None else None
-        try:
-            while True:
-                if self._deadline < inf:
-                    self._arm_deadline(guard)
-                elif guard is not None:
-                    guard.arm(self._idle, self._stalled)
-                block = await content.readany()
-                if not block:
-                    return
-                yield block
-        except asyncio.CancelledError:
-            if guard is None or (error := guard.caught()) is None:
-                raise
-            raise error from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise from_upstream(error, self._name) from error
-        finally:
-            if guard is not None:
-                guard.disarm()
-
-    def arrived(self, limit: int = WHOLE_LIMIT) -> bytes | None:
-        """The whole body, if it came with the head and there is nothing to wait for; can be asked once."""
-        content = self._content
-        if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
-            return None
-        whole = content.read_nowait(-1)
-        self._close()
-        return whole
-
-    async def read(self, limit: int = WHOLE_LIMIT) -> bytes:
-        """The whole body. Raises ``UpstreamProtocolError`` past ``limit`` bytes, else as ``chunks``."""
-        if (whole := self.arrived(limit)) is not None:
-            return whole
-        blocks: list[bytes] = []
-        size = 0
-        try:
-            async for block in self.chunks():
-                size += len(block)
-                if size > limit:
-                    raise UpstreamProtocolError(f"The provider's answer is over {limit} bytes long.", target=self._name)
-                blocks.append(block)
-        finally:
-            self.close()
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
-
-    def close(self) -> None:
-        """Give the connection back if the body was read to its end, else abort it. Idempotent."""
-        self._close()
-
-    def _arm_deadline(self, guard: Any) -> None:
-        """Also for an answer that never stalls: looked at before each read."""
-        left = self._deadline - monotonic()
-        if left <= 0:
-            raise self._too_long()
-        if guard is not None and self._idle and self._idle < left:
-            guard.arm(self._idle, self._stalled)
-        elif guard is not None:
-            guard.arm(left, self._too_long)
-
-    def _too_long(self) -> UpstreamError:
-        return UpstreamTimeout("The provider's answer took too long.", target=self._name)
-
-    def _stalled(self) -> UpstreamError:
-        return UpstreamTimeout("The provider stopped sending.", target=self._name)
 
 
 class Endpoint:
@@ -141,6 +45,8 @@ class Endpoint:
         self.name = name
         self._retries = name not in upstream.unrepeated
         self.timeouts = timeouts
+        # Until the head of an answer, whichever limit is the shortest.
+        self._patience = min(timeouts.head or inf, timeouts.first_token or inf, timeouts.total or inf)
         self._upstream = upstream
         self._base = base_url.rstrip("/")
         self._tls = tls
@@ -222,16 +128,15 @@ class Endpoint:
         ``UpstreamUnreachable``, ``UpstreamTimeout`` or ``UpstreamProtocolError`` (redirects are never followed).
         """
         guard = exchange.guard if exchange is not None else None
-        limits = self.timeouts
-        deadline = monotonic() + limits.total if limits.total else inf
+        sent = monotonic()
         if guard is not None:
-            guard.arm(min(limits.first_token or inf, limits.total or inf), self._silent)
+            guard.arm(self._patience, self._silent)
         began = perf_counter()
         try:
             if self._route is not None and (body is None or type(body) is bytes):
-                answer = await self._prepared(self._route, exchange, method, path, query, headers, body, deadline)
+                answer = await self._prepared(self._route, exchange, method, path, query, headers, body, sent)
             else:
-                answer = await self._requested(exchange, method, path, query, headers, body, deadline)
+                answer = await self._requested(exchange, method, path, query, headers, body, sent)
         except asyncio.CancelledError:
             if guard is None or (error := guard.caught()) is None:
                 raise
@@ -259,7 +164,7 @@ class Endpoint:
         query: str,
         extra: Mapping[str, str],
         body: bytes | None,
-        deadline: float,
+        sent: float,
     ) -> Answer:
         headers = self._head(exchange, extra)
         target = f"{self._root}{path}?{query}" if query else self._root + path
@@ -273,7 +178,7 @@ class Endpoint:
                 raise
             connection, message, payload = await route.call(method, target, headers, body)
         payload.on_eof(connection.release)
-        return Answer(message.code, message.headers, payload, connection.close, exchange, self, deadline)
+        return Answer(message.code, message.headers, payload, connection.close, exchange, self, sent)
 
     async def _requested(
         self,
@@ -283,7 +188,7 @@ class Endpoint:
         query: str,
         extra: Mapping[str, str],
         body: Any,
-        deadline: float,
+        sent: float,
     ) -> Answer:
         response = await self._upstream.session.request(
             method,
@@ -294,7 +199,7 @@ class Endpoint:
             timeout=self._timeout,
             ssl=self._tls,
         )
-        return Answer(response.status, response.headers, response.content, response.close, exchange, self, deadline)
+        return Answer(response.status, response.headers, response.content, response.close, exchange, self, sent)
 
     async def get_json(self, path: str, ttl: float) -> Any:
         """A JSON document (model lists), up to ``ttl`` seconds old. Raises ``UpstreamError``."""

@@ -63,7 +63,7 @@ def _count(value: Any) -> int | None:
 class ChatStream:
     """Reads the events of a chat or legacy completions stream: usage, in-band errors, the ``[DONE]`` marker."""
 
-    __slots__ = ("_strip", "done", "finished", "usage")
+    __slots__ = ("_strip", "done", "finished", "started", "usage")
     until_eof = False
     """Only the end of the HTTP message tells that all of it came."""
 
@@ -73,6 +73,8 @@ class ChatStream:
         """The terminal marker came."""
         self.finished = False
         """A ``finish_reason`` came: what providers that omit ``[DONE]`` end with."""
+        self.started = False
+        """The first event that says something came: more than a role."""
         self.usage: Usage | None = None
 
     def event(self, name: str | None, data: bytes) -> int:
@@ -86,6 +88,8 @@ class ChatStream:
         if name == "error" or chunk.get("error"):
             return ERROR
         choices = chunk.get("choices")
+        if not self.started:
+            self.started = choices is None or (type(choices) is list and any(map(_says_something, choices)))
         if choices and not self.finished and type(choices) is list:
             for choice in choices:
                 if type(choice) is dict and choice.get("finish_reason"):
@@ -96,19 +100,66 @@ class ChatStream:
                 return DROP
         return PASS
 
+    def refusal(self, data: bytes) -> tuple[int, bytes]:
+        """Status and body of a whole answer that tells the error of an event."""
+        return told_as_whole(data)
+
+
+def _says_something(choice: Any) -> bool:
+    if type(choice) is not dict or choice.get("finish_reason") or choice.get("text"):
+        return True
+    delta = choice.get("delta")
+    return type(delta) is dict and any(value and name != "role" for name, value in delta.items())
+
+
+_STATUSES = {
+    "rate_limit": 429, "insufficient_quota": 429, "overloaded": 529, "invalid_request": 400, "unavailable": 503,
+    "not_found": 404, "context_length_exceeded": 400, "server_is_overloaded": 503,
+}  # fmt: skip
+
+
+def told_as_whole(data: bytes) -> tuple[int, bytes]:
+    """Status and body of a whole answer for the error object of a stream.
+
+    The status is the error's own ``code`` or ``status`` where that is one (OpenRouter), else what its type or code
+    says, else 502.
+    """
+    try:
+        told = orjson.loads(data)
+    except ValueError:
+        told = None
+    error = told.get("error") if isinstance(told, dict) else None
+    if not isinstance(error, dict):
+        error = {"message": error if isinstance(error, str) else "The provider reported an error.", "type": None}
+    return _status_of(error), orjson.dumps({"error": {"param": None, "code": None, "type": None, **error}})
+
+
+def _status_of(error: dict[str, Any]) -> int:
+    for name in ("code", "status", "status_code"):
+        value = error.get(name)
+        if isinstance(value, int) and 400 <= value < 600:
+            return value
+    words = f"{error.get('type')} {error.get('code')}".lower()
+    return next((status for word, status in _STATUSES.items() if word in words), 502)
+
 
 class PlainStream:
     """A stream of a surface without a terminal marker of its own (audio, images): it ends when HTTP says so."""
 
-    __slots__ = ("done", "finished", "usage")
+    __slots__ = ("done", "finished", "started", "usage")
     until_eof = True
 
     def __init__(self) -> None:
         self.done = True
         self.finished = True
+        self.started = False
         self.usage: Usage | None = None
 
+    def refusal(self, data: bytes) -> tuple[int, bytes]:
+        return told_as_whole(data)
+
     def event(self, name: str | None, data: bytes) -> int:
+        self.started = True
         if b'"usage"' in data:
             try:
                 self.usage = read_usage(orjson.loads(data)) or self.usage

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import orjson
 
-from gateway.dialects.openai_chat import ERROR, PASS, read_usage
+from gateway.dialects.openai_chat import ERROR, PASS, read_usage, told_as_whole
 from gateway.exchange import Usage
 
+# A response that has begun but says nothing yet.
+_OPENING = frozenset({
+    "response.created", "response.queued", "response.in_progress", "response.output_item.added",
+    "response.content_part.added", "keepalive", "ping",
+})  # fmt: skip
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
 class ResponsesStream:
     """Reads the events of a Responses stream: usage, in-band errors, the terminal event."""
 
-    __slots__ = ("done", "finished", "usage")
+    __slots__ = ("done", "finished", "started", "usage")
     until_eof = False
 
     def __init__(self) -> None:
         self.done = False
+        self.started = False
         self.finished = False
         self.usage: Usage | None = None
 
@@ -29,8 +35,21 @@ class ResponsesStream:
         if not isinstance(body, dict):
             raise ValueError("not an object")
         kind = body.get("type")
+        if not self.started and kind not in _OPENING:
+            self.started = True
         if kind in _TERMINAL:
             self.done = True
             self.usage = read_usage(body.get("response")) or self.usage
             self.finished = kind != "response.failed"
         return ERROR if kind in ("error", "response.failed") else PASS
+
+    def refusal(self, data: bytes) -> tuple[int, bytes]:
+        """Status and body of a whole answer that tells the error of an event: of ``error``, whose fields may stand at
+        its top, or of ``response.failed``."""
+        body = orjson.loads(data)
+        response = body.get("response")
+        error = body.get("error") or (response.get("error") if isinstance(response, dict) else None)
+        if not isinstance(error, dict):
+            error = {"message": body.get("message"), "code": body.get("code"), "param": body.get("param")}
+        error.setdefault("type", error.get("code"))
+        return told_as_whole(orjson.dumps({"error": error}))

@@ -16,10 +16,10 @@ import attrs
 import orjson
 
 from gateway import Duration, Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
+from gateway.answer import Answer
 from gateway.dialects import ollama, ollama_embed, ollama_reply
 from gateway.errors import InvalidRequest, RouteNotFound, UpstreamRefused
 from gateway.retry import retry_after
-from gateway.upstream import Answer
 
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8"}

@@ -10,11 +10,11 @@ import attrs
 import orjson
 
 from gateway import Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
+from gateway.answer import Answer
 from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.headers import to_client
 from gateway.retry import retry_after
 from gateway.tails import safe_tail
-from gateway.upstream import Answer
 
 _HOLD = 1 << 20
 # Bytes of a reply that are held to be sent as one; larger ones flow through.

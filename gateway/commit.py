@@ -1,0 +1,77 @@
+"""The head of a stream is held until its first meaningful event: until then another target can still take over.
+
+What is held costs no time: the client is sent the opening frames together with the first event that says something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from gateway.dialects.openai_chat import ChatStream, PlainStream
+from gateway.dialects.openai_responses import ResponsesStream
+from gateway.errors import UpstreamProtocolError, UpstreamRefused
+from gateway.events import EventStream, InBandError, StreamReader
+from gateway.exchange import Event, Exchange, Reply
+
+HELD = 1 << 16
+"""Bytes of opening frames, pings and comments that are held; beyond them the stream is the client's."""
+_EVENTS = "text/event-stream"
+_JSON = {"content-type": "application/json"}
+
+
+def is_events(reply: Reply) -> bool:
+    """Whether the reply is a stream of server-sent events."""
+    return reply.status == 200 and reply.headers.get("content-type", "").lower().startswith(_EVENTS)
+
+
+async def committed(exchange: Exchange, reply: Reply, observer: Callable[[Event], None] | None) -> Reply:
+    """The streamed ``reply`` once its first meaningful event is here, which is then in ``reply.first``.
+
+    Raises ``UpstreamError`` when the stream breaks, stalls, ends or tells an error before that.
+    """
+    if not is_events(reply):
+        exchange.committed = True
+        return reply
+    if reply.headers.get("content-encoding", "identity") != "identity":
+        # Nobody asked for it, and neither its end nor an error inside could be seen.
+        raise UpstreamProtocolError("The provider compressed a stream.")
+    assert reply.stream is not None
+    reader = _reader(exchange)
+    events = EventStream(reply.stream, reader, reply.terminated, observer)
+    blocks = events.blocks()
+    held: list[bytes] = []
+    size = 0
+    began = perf_counter()
+    try:
+        async for block in blocks:
+            held.append(block)
+            size += len(block)
+            if events.failed is not None or reader.started or size > HELD:
+                break
+    except InBandError:
+        pass  # looked at below
+    finally:
+        exchange.upstream_seconds += perf_counter() - began
+    if isinstance(events.failed, InBandError):
+        raise _refusal(reader, events.failed, exchange)
+    if events.failed is not None:
+        raise events.failed
+    exchange.committed = True
+    reply.first, reply.stream, reply.events = b"".join(held), blocks, events
+    return reply
+
+
+def _refusal(reader: StreamReader, failed: InBandError, exchange: Exchange) -> UpstreamRefused:
+    """An error that came as the first event: the client gets it as the answer it would have been without a stream."""
+    status, body = reader.refusal(failed.data)
+    return UpstreamRefused(status, body, _JSON, target=exchange.target and exchange.target.name)
+
+
+def _reader(exchange: Exchange) -> StreamReader:
+    name = exchange.surface.name
+    if name in ("chat", "completions"):
+        return ChatStream(strip_usage=bool(exchange.notes.get("strip_usage")))
+    if name == "responses":
+        return ResponsesStream()
+    return PlainStream()
