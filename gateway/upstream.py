@@ -22,6 +22,7 @@ from gateway.config import Pool, Secret, Timeouts
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
 from gateway.lists import Lists
 from gateway.prepared import ReusedConnectionLost, Route, supported
+from gateway.tls import Contexts
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -292,7 +293,7 @@ def _address(base_url: str) -> URL:
 
 
 class Upstream:
-    """The shared session. Made inside a running loop, closed by the server."""
+    """The shared session. Made inside a running loop, closed by the server with the last generation that uses it."""
 
     def __init__(self, pool: Pool) -> None:
         self.connector = aiohttp.TCPConnector(
@@ -311,7 +312,7 @@ class Upstream:
             max_field_size=_HEAD_LIMIT,
         )
         self.lists = Lists(self.connector)
-        self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
+        self._tls = Contexts()
 
     def endpoint(
         self,
@@ -328,15 +329,7 @@ class Upstream:
 
         Raises ``ValueError`` for a base URL that is not one, ``OSError`` or ``ssl.SSLError`` for TLS files.
         """
-        tls: ssl.SSLContext | bool = True
-        if ca_file or client_cert:
-            identity = (ca_file, client_cert, client_key)
-            if identity not in self._contexts:
-                context = ssl.create_default_context(cafile=ca_file)
-                if client_cert:
-                    context.load_cert_chain(client_cert, client_key)
-                self._contexts[identity] = context
-            tls = self._contexts[identity]
+        tls = self._tls.of(ca_file, client_cert, client_key)
         return Endpoint(self, name, base_url, headers, timeouts or Timeouts(), tls)
 
     def stats(self) -> dict[str, int]:

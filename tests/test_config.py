@@ -234,7 +234,6 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
     [
         ("[state]\nredis = 'env:REDIS_URL'", "2: state.redis is not supported yet"),
         ("[state]\nledger = 'sqlite:///x'", "2: state.ledger is not supported yet"),
-        ("[server]\nworkers = 2", "2: server.workers > 1 is not supported yet"),
         (KEYS + "budget = { usd = 20, per = 'month' }", "3: keys.alice.budget is not supported yet"),
     ],
 )
