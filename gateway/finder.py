@@ -48,11 +48,25 @@ class Finder:
 
     def load(self, name: str, kind: str) -> tuple[ModuleType, str]:
         """The module and the file it came from. Raises ``PluginError``."""
-        looked = self._looked.get((name, kind)) or self._load(name, kind)
+        looked = self._looked.get((name, kind))
+        if looked is None:
+            looked = self._load(name, kind)
+            self._use(looked[0])
         if isinstance(looked, PluginError):
             raise looked
-        self._use(looked[0])
         return looked
+
+    def look_now(self, name: str, kind: str) -> None:
+        """Let ``load`` find its answer ready."""
+        try:
+            self._found(name, kind, self._load(name, kind))
+        except PluginError as error:
+            self._found(name, kind, error)
+
+    def _found(self, name: str, kind: str, found: tuple[ModuleType, str] | PluginError) -> None:
+        self._looked[name, kind] = found
+        if not isinstance(found, PluginError):
+            self._use(found[0])
 
     def _use(self, module: ModuleType) -> None:
         name = getattr(module, "__name__", "")
@@ -70,7 +84,7 @@ class Finder:
         self._modules.clear()
 
     async def look(self, name: str, kind: str) -> None:
-        """Let ``load`` find its answer ready. The import has a thread and ``IMPORT_LIMIT`` seconds.
+        """As ``look_now``, in a thread, with a limit of ``IMPORT_LIMIT`` seconds.
 
         Python cannot stop a thread: a file that hangs is not tried again, unless changed, before its thread has ended.
         """
@@ -86,9 +100,7 @@ class Finder:
         thread, outcome = self._import_in_thread(name, kind, file)
         try:
             async with asyncio.timeout(IMPORT_LIMIT):
-                found = self._looked[name, kind] = await outcome
-            if not isinstance(found, PluginError):
-                self._use(found[0])
+                self._found(name, kind, await outcome)
         except TimeoutError:
             _hanging[version] = thread
             self._looked[name, kind] = _failure(name, file, f"this takes longer than {IMPORT_LIMIT:g} s")

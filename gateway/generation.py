@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -96,11 +97,15 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
     Raises ``ConfigError`` with every problem as a ``FILE:LINE: message``.
     """
     config, document = configuration.load(source.path, source.environ, source.overrides)
-    finder, stats, kept = None, None, {}
+    stats, kept = None, {}
     if before is not None:
         _refuse_moves(before.config, config, document)
-        finder = await plugins.find(config, document)
         stats, kept = before.plugins.runtime.hook_stats, dict(before.plugins.runtime.kept)
+    finder = await plugins.find(config, document, serving=before is not None)
+    if before is None:
+        # What was imported stays for good: the collector need not look at it. A generation does not, and it must.
+        gc.collect()
+        gc.freeze()
     shared = before.upstream if before is not None and before.config.pool == config.pool else None
     upstream = shared or Upstream(config.pool)
     runtime = plugins.Runtime(config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept)

@@ -270,11 +270,14 @@ class NoSettings:
     """What a module without a class ``Settings`` takes."""
 
 
-async def find(config: Config, document: Document) -> Finder:
-    """A finder that has imported what the configuration names, in threads: a file that hangs holds nobody up."""
+async def find(config: Config, document: Document, *, serving: bool) -> Finder:
+    """A finder that has imported what the configuration names; while serving, in threads, so that no file hangs us."""
     finder = Finder(config, document.path.parent)
     for wanted in _wanted(config):
-        await finder.look(wanted.file, wanted.kind)
+        if serving:
+            await finder.look(wanted.file, wanted.kind)
+        else:
+            finder.look_now(wanted.file, wanted.kind)
     return finder
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,15 +18,17 @@ from gateway.config import Server as Settings
 from gateway.errors import ConfigError, Overloaded
 from gateway.front import FrontRunner
 from gateway.generation import Generation, Host, Reloads, Source, build
+from gateway.listening import leave, listen
 from gateway.surfaces import plain
 from gateway.watchdog import Watchdog
 
 log = logging.getLogger("hookgate")
 QUIET = 0.5
-"""Seconds a kept connection must have been idle before a stopping gateway closes it.
+"""Seconds of a drain a kept connection must have been idle for before it is closed.
 
-A proxy may be sending the next request into the very connection that is being closed, and would not repeat a POST. What
-is in use gets ``connection: close`` with its answer; what has been idle for a while is unlikely to be picked just now.
+A proxy may be sending the next request into the very connection that is being closed, and would not repeat a POST. During
+a drain each answer ends its connection, so a busy proxy soon comes to those it has not used for long; what it has still
+not picked after a while, it is unlikely to pick just now.
 """
 
 
@@ -55,7 +56,7 @@ class Server:
         self._told = asyncio.Event()
         self._hurried = asyncio.Event()
         self.runner: FrontRunner | None = None
-        """The public listener's; has no socket before ``listen``."""
+        """The public listener's; it has no socket before ``start``."""
         self.stopping = False
         self.addresses: list[tuple[str, int]] = []
         """Host and port of the public listener, then of the admin one."""
@@ -71,7 +72,9 @@ class Server:
         """Load, build, listen. Raises ``ConfigError`` with every problem, ``OSError`` if an address is taken."""
         await self.open()
         try:
-            await self._listen()
+            assert self.runner is not None
+            # Last: who gets an answer here finds the gateway whole.
+            self.addresses.insert(0, await listen(self.runner, self.generation.config.server))
         except BaseException:
             await self._close()
             raise
@@ -91,7 +94,6 @@ class Server:
             raise
         for work in (self._watchdog.run(), self.runner.front.sweep(), self._reload_when_told()):
             self._keep(asyncio.get_running_loop().create_task(work))
-        _freeze()
         # Exchanges make few cycles; at the default of 700 objects the collector would run several times a millisecond.
         gc.set_threshold(20_000, 20, 50)
 
@@ -119,21 +121,6 @@ class Server:
             self._admin, admin.host, port, backlog=128, reuse_port=generation.config.server.reuse_port or None
         ).start()
         self.addresses.append(self._admin.addresses[-1][:2])
-
-    async def _listen(self) -> None:
-        """Last: who gets an answer here finds the gateway whole."""
-        runner, settings = self.runner, self.generation.config.server
-        assert runner is not None
-        if settings.host.startswith("unix:"):
-            path = settings.host.removeprefix("unix:")
-            await web.UnixSite(runner, path, backlog=1024).start()
-            os.chmod(path, 0o666)  # noqa: S103 - as reachable as a port of loopback; the folder's mode can narrow it
-            self.addresses.insert(0, (settings.host, 0))
-            return
-        await web.TCPSite(
-            runner, settings.host, settings.port, backlog=1024, reuse_port=settings.reuse_port or None
-        ).start()
-        self.addresses.insert(0, runner.addresses[-1][:2])
 
     async def _administer(self, request: web.Request) -> web.StreamResponse:
         return await self.generation.admin._handle(request)
@@ -204,7 +191,7 @@ class Server:
         while generation.dispatcher.active:  # noqa: ASYNC110 - an event would have to be set in every request
             await asyncio.sleep(0.05)
         await self._end(generation)
-        _freeze()
+        gc.collect()  # its plugins refer to each other; some milliseconds, because what was imported is frozen
 
     async def _end(self, generation: Generation) -> None:
         if generation not in self._living:
@@ -229,30 +216,34 @@ class Server:
         """Readiness fails, after the delay nobody is let in any more, running exchanges finish within the grace, the
         rest get their error, then all is closed."""
         self.stopping = True
+        began = asyncio.get_running_loop().time()
         for generation in self._living:
             generation.dispatcher.draining = True
         if self._generation is not None and self.runner is not None:
             settings = self._generation.config.server
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurried.wait(), settings.drain_delay)
-            for site in self.runner.sites:
-                await site.stop()
-            await self._drained(settings.shutdown_grace)
+            await leave(self.runner, settings)
+            await self._drained(settings.shutdown_grace, began)
             self.interrupt_all()
-            await self._drained(2.0)
+            await self._drained(2.0, began)
         await self._close()
 
-    async def _drained(self, within: float) -> None:
-        """Wait until no exchange runs and no connection was used a moment ago, ``within`` seconds at most."""
-        assert self.runner is not None
-        front = self.runner.front
+    async def _drained(self, within: float, began: float) -> None:
+        """Wait until no exchange runs and all idle connections are closed, ``within`` seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while front.close_idle(0.0 if self._hurried.is_set() else QUIET) or self._is_busy():  # noqa: ASYNC110 - as above
+                while self._idle_left(began) or self._is_busy():  # noqa: ASYNC110 - as in _retire
                     await asyncio.sleep(0.02)
 
     def _is_busy(self) -> bool:
         return any(generation.dispatcher.active for generation in self._living)
+
+    def _idle_left(self, began: float) -> int:
+        assert self.runner is not None
+        now = asyncio.get_running_loop().time()
+        quiet = 0.0 if self._hurried.is_set() else QUIET
+        return self.runner.front.close_idle(now - quiet if now - began >= quiet else 0.0)
 
     def interrupt_all(self) -> None:
         for generation in self._living:
@@ -287,13 +278,6 @@ def _runner(settings: Settings) -> FrontRunner:
         keepalive_timeout=75.0,
         shutdown_timeout=1.0,
     )
-
-
-def _freeze() -> None:
-    """Free what no longer serves, and keep the collector from looking at what serves for long."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def _demand_c_parser() -> None:
