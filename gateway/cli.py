@@ -70,6 +70,11 @@ def _parser() -> tuple[argparse.ArgumentParser, Any]:
     serve = add("serve", _serve, "Run the gateway.")
     serve.add_argument("--host", help="instead of [server] host")
     serve.add_argument("--port", type=int, help="instead of [server] port; 0 takes a free one")
+    serve.add_argument("--workers", type=int, help="instead of [server] workers")
+    again = add(
+        "reload", _reload, "Let the running gateway take the configuration as it is now: exit 0, or 1 with why not."
+    )
+    again.add_argument("--workers", type=int, help="as serve was given it")
     add("check", _check, "Check the configuration: exit 0, or 1 with every problem as FILE:LINE: message.")
     add("models", _models, "List the models clients can name now.")
     add("plugins", _plugins, "List the loaded plugins: name, kind, place in the chain, hooks, file.")
@@ -101,13 +106,67 @@ def _add_commands_of_plugins(commands: Any, given: list[str]) -> list[str]:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
+    from gateway import config
+
+    overrides = {name: value for name in ("host", "port", "workers") if (value := getattr(chosen, name)) is not None}
+    settings, document = config.load(chosen.config, os.environ, overrides)
+    if settings.server.workers > 1:
+        document.raise_problems()
+        return _serve_with_workers(chosen.config, settings, overrides)
     import uvloop
 
     from gateway.server import serve
 
-    overrides = {name: value for name in ("host", "port") if (value := getattr(chosen, name)) is not None}
     uvloop.run(serve(chosen.config, os.environ, overrides))
     return 0
+
+
+def _serve_with_workers(path: Path, settings: Any, overrides: dict[str, Any]) -> int:
+    try:
+        from gateway.workers import Workers
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "gunicorn":
+            raise
+        print("[server] workers > 1 need gunicorn: pip install 'hookgate[workers]'", file=sys.stderr)
+        return 1
+    Workers(settings, path, os.environ, overrides).run()
+    return 0
+
+
+def _reload(chosen: argparse.Namespace) -> int:
+    """Ask every worker: each has an admin listener of its own."""
+    from gateway import config
+
+    overrides = {} if chosen.workers is None else {"workers": chosen.workers}
+    # Problems in the file are the running gateway's to tell; where it listens can be read in any case.
+    settings, _ = config.load(chosen.config, os.environ, overrides)
+    admin = settings.admin
+    if not admin.enabled or not admin.port:
+        print("The admin listener is off or has no fixed port; send SIGHUP to the gateway instead.", file=sys.stderr)
+        return 1
+    outcomes = [_reload_one(admin.host, admin.port + number) for number in range(settings.server.workers)]
+    problems = dict.fromkeys(line for lines in outcomes for line in lines)
+    print("\n".join(problems) or "reloaded", file=sys.stderr if problems else sys.stdout)
+    return 1 if problems else 0
+
+
+def _reload_one(host: str, port: int) -> list[str]:
+    """Problems; none means reloaded."""
+    import http.client
+
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    connection = http.client.HTTPConnection(address, port, timeout=120)
+    try:
+        connection.request("POST", "/reload", headers={"Content-Length": "0"})
+        with connection.getresponse() as answer:
+            told = json.loads(answer.read())
+            return [] if answer.status == 200 else [str(problem) for problem in told["problems"]]
+    except OSError as error:
+        return [f"no gateway answers at the admin listener {address}:{port}: {error.strerror or error}"]
+    except (ValueError, KeyError, TypeError, http.client.HTTPException):
+        return [f"what answers at the admin listener {address}:{port} is no gateway"]
+    finally:
+        connection.close()
 
 
 def _check(chosen: argparse.Namespace) -> int:
@@ -161,7 +220,7 @@ def _with_plugins(path: Path, report: Callable[[Any, Any], Awaitable[int]]) -> i
         from gateway.upstream import Upstream
 
         settings, document = config.load(path, os.environ)
-        upstream = Upstream(settings.pool, settings.providers)
+        upstream = Upstream(settings.pool)
         try:
             return await report(plugins.load(settings, document, plugins.Runtime(settings, upstream)), document)
         finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -97,6 +99,9 @@ def _structure(document: Document) -> Config:
             values[name] = document.structure(types[name], (name,), ignore=_left_out(name, value))
     config = Config(**{name: value for name, value in values.items() if value is not None})
     config.plugins.tables.update(_tables(document.table("plugins")))
+    for name, provider in config.providers.items():
+        table = json.dumps(document.table("providers", name), sort_keys=True, default=str)
+        config.providers[name] = attrs.evolve(provider, digest=sha256(table.encode()).hexdigest())
     return config
 
 
@@ -133,9 +138,6 @@ def _refuse_later_versions(document: Document) -> None:
     for path, budget in document.find("keys", "*", "budget"):
         if budget:
             document.problem(path, f"{dotted(path)} is not supported yet: money is not counted.")
-    for path, workers in document.find("server", "workers"):
-        if isinstance(workers, int) and workers > 1:
-            document.problem(path, "server.workers > 1 is not supported yet: each process would count limits alone.")
 
 
 def _check_listeners(document: Document, config: Config) -> None:
@@ -152,11 +154,21 @@ def _check_listeners(document: Document, config: Config) -> None:
     admin = config.admin
     if admin.enabled and not _is_loopback(admin.host):
         document.warn(("admin", "host"), "admin.host: not loopback; whoever reaches it sees the metrics without a key.")
-    if admin.enabled and config.server.port == admin.port != 0:
-        document.problem(("admin", "port"), f"admin.port: {admin.port} is the port of [server], too.")
+    server = config.server
+    if server.workers > 1:
+        message = "server.workers: each of them counts limits and keeps its cache alone; nothing is shared yet."
+        document.warn(("server", "workers"), message)
+    is_tcp = not server.host.startswith("unix:")
+    if admin.enabled and is_tcp and admin.port and admin.port <= server.port < admin.port + server.workers:
+        other = f"{server.port} is the port of [server], too."
+        if server.port != admin.port:
+            other = f"worker {server.port - admin.port} would listen on {server.port}, the port of [server]."
+        document.problem(("admin", "port"), f"admin.port: {other}")
 
 
 def _is_loopback(host: str) -> bool:
+    if host.startswith("unix:"):
+        return True
     try:
         return ip_address(host).is_loopback
     except ValueError:

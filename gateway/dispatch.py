@@ -90,9 +90,11 @@ class Dispatcher:
                 exchange.call.end(exchange.outcome)
             guard.close()
             self._watchdog.guards.discard(guard)
-            self.active.discard(exchange)
             exchange.finished = perf_counter()
-            await self._finish(exchange)
+            try:
+                await self._finish(exchange)
+            finally:
+                self.active.discard(exchange)  # only now: a generation ends behind its last on_finish
 
     async def _reply(self, exchange: Exchange, answer: Answer) -> Reply:
         clock = perf_counter()
@@ -223,7 +225,7 @@ class Dispatcher:
 
     def interrupt_all(self) -> None:
         """The grace of a stop is over: every exchange still running gets its error."""
-        for exchange in list(self.active):
+        for exchange in [each for each in self.active if not each.finished]:
             exchange.guard.fire(Overloaded("The gateway is stopping.", retry_after=1))
 
 

@@ -138,6 +138,16 @@ class Connection(RequestHandler):
         """When the request head now arriving began; 0.0 while none is."""
         self.peer = ""
 
+    @property
+    def is_idle(self) -> bool:
+        """No request is being answered, and the head of the next one is not complete."""
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def idle_since(self) -> float:
+        """When the connection was made or its last answer ended; the event loop's time."""
+        return self._next_keepalive_close_time - self._keepalive_timeout
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         front: Front = self._manager  # type: ignore[assignment]
@@ -280,17 +290,15 @@ def refusal(error: GatewayError, request_id: str = "") -> web.Response:
     return response
 
 
-def _well_framed(handler: Handler, exact: Mapping[tuple[str, str], Handler]) -> Handler:
-    """``handler`` for requests that every server reads alike; asked before any route is looked for.
-
-    ``exact`` are the routes without a variable part: most requests need no more than one look-up there.
-    """
+def _well_framed(front: Front) -> Handler:
+    """The routes of ``front`` for requests that every server reads alike; asked before any route is looked for."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         message = request._message
         wrong = misframed(message)
         if wrong is None:
-            return await exact.get((message.method, message.path), handler)(request)
+            # Most requests need no more than this one look-up.
+            return await front.exact.get((message.method, message.path), front.handler)(request)
         request._version = HttpVersion11  # the answer's status line would repeat the client's
         request.protocol._lingering_time = 0.0  # where this request's body ends is not sure
         return refusal(wrong)
@@ -310,19 +318,57 @@ class Front(web.Server):
         head_timeout: float = 15.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(_well_framed(handler, exact), **kwargs)
+        super().__init__(_well_framed(self), **kwargs)
+        self.handler = handler
+        self.exact = exact
+        """The routes without a variable part. Both may be replaced at any time: the next request goes by them."""
         self.max_per_peer = max_per_peer
-        self._head_timeout = head_timeout
+        self.head_timeout = head_timeout
         self.peers: Counter[str] = Counter()
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._kwargs)
 
+    def close_idle(self, since: float) -> int:
+        """Close the connections that have waited for a request since then (event loop's time); how many are left."""
+        waiting = [each for each in self.connections if isinstance(each, Connection) and each.is_idle]
+        for connection in waiting:
+            if connection.idle_since <= since:
+                connection.force_close()
+        return sum(connection.idle_since > since for connection in waiting)
+
     async def sweep(self) -> None:
         """Run for ever: close connections whose request head takes longer than ``head_timeout``."""
         while True:
-            await asyncio.sleep(min(1.0, self._head_timeout / 4))
-            oldest = monotonic() - self._head_timeout
+            await asyncio.sleep(min(1.0, self.head_timeout / 4))
+            oldest = monotonic() - self.head_timeout
             for connection in self.connections:
                 if isinstance(connection, Connection) and 0.0 < connection.head_since < oldest:
                     connection.force_close()
+
+
+class FrontRunner(web.AppRunner):
+    """``AppRunner`` with our server protocol. Its application has no routes: ``front`` gets a generation's.
+
+    A ``setup`` beyond the first does nothing: gunicorn's worker calls it once more.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(web.Application(), lingering_time=LINGER, **kwargs)
+        self.front: Front
+
+    async def setup(self) -> None:
+        if self.server is None:
+            await super().setup()
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        self.front = Front(
+            made.request_handler,
+            {},
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            loop=made._loop,
+            **made._kwargs,
+        )
+        return self.front

@@ -12,7 +12,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Coroutine, ItemsView, Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import pluggy
@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from gateway import hookspecs
 from gateway.admission import Admission
 from gateway.config import CORE_KEYS, Config, Document, did_you_mean
-from gateway.errors import PluginError
+from gateway.errors import GatewayError, PluginError
 from gateway.finder import Finder
 from gateway.targets import Targets
 
@@ -36,6 +36,8 @@ REQUEST_HOOKS = ("on_request", "select", "on_reply", "on_event", "on_error", "on
 PROVIDER_HOOKS = ("forward", "list_models", "check_health")
 _SYNC_ONLY = ("on_event", "routes", "commands")
 HOOKS = tuple(name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction))
+Kept = dict[tuple[str, str, str], Any]
+T = TypeVar("T")
 _USUAL = 0.0001  # the first bound of HookStats; nearly every run is below it
 
 
@@ -74,11 +76,14 @@ class HookStats:
     BOUNDS = (0.0001, 0.001, 0.01, 0.1, 1.0)
     """Upper bounds of the buckets, seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: HookStats | None = None) -> None:
         self._stats: dict[tuple[str, str], Stat] = {}
+        self._before = before._stats if before is not None else {}
 
     def stat(self, plugin: str, hook: str) -> Stat:
-        return self._stats.setdefault((plugin, hook), Stat())
+        """The one of the generation before, where it had one: counters must not fall at a reload."""
+        key = (plugin, hook)
+        return self._stats.setdefault(key, self._before.get(key) or Stat())
 
     def items(self) -> ItemsView[tuple[str, str], Stat]:
         return self._stats.items()
@@ -103,10 +108,26 @@ class Runtime:
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )
     """What is known of each target: ``targets.of(target)``."""
+    code: str = ""
+    """The plugin's module; another one when its file has changed."""
+    kept: Kept = attrs.field(factory=dict, repr=False)
+    kept_before: Kept = attrs.field(factory=dict, repr=False)
+    """``kept`` of the generation that is replaced."""
 
-    def named(self, name: str) -> Runtime:
-        """The same runtime for another plugin: only the name differs."""
-        return attrs.evolve(self, name=name)
+    def named(self, name: str, code: str) -> Runtime:
+        """The same runtime for another plugin."""
+        return attrs.evolve(self, name=name, code=code)
+
+    def keep(self, key: str, make: Callable[[], T]) -> T:
+        """What ``make`` returned when this plugin first asked for ``key``, also when that was before a reload.
+
+        For what a reload must not reset (meters, counters, caches). Until its last exchange has ended, the generation
+        before uses the object, too. It is made anew when the plugin's file has changed: its classes are others then.
+        """
+        place = (self.name, self.code, key)
+        if place not in self.kept:
+            self.kept[place] = self.kept_before[place] if place in self.kept_before else make()
+        return self.kept[place]  # type: ignore[no-any-return]
 
     def spawn(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run ``coro`` in the background until it ends or the generation does; a failure is logged."""
@@ -157,14 +178,17 @@ class Loaded:
     """``middleware`` or ``provider``."""
     file: str
     plugin: Any
+    runtime: Runtime = attrs.field(repr=False)
+    """As the plugin was given it."""
     hooks: tuple[str, ...] = ()
 
 
 class Plugins:
     """The loaded plugins and their compiled hooks."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, finder: Finder) -> None:
         self.runtime = runtime
+        self.finder = finder
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.loaded: list[Loaded] = []
@@ -199,8 +223,13 @@ class Plugins:
         return Call(impl.plugin_name, hook, function, is_async, self.runtime.hook_stats.stat(impl.plugin_name, hook))
 
     async def startup(self) -> None:
+        """Raises ``StartupFailed`` for the first plugin that fails."""
+        runtimes = {item.name: item.runtime for item in self.loaded}
         for call in self.on_startup:
-            await call(self.runtime.named(call.plugin))
+            try:
+                await call(runtimes[call.plugin])
+            except Exception as error:
+                raise StartupFailed(call.plugin, error) from error
 
     async def shutdown(self) -> None:
         for call in self.on_shutdown:
@@ -209,6 +238,13 @@ class Plugins:
             except Exception:
                 log.exception("plugin %s failed in on_shutdown", call.plugin)
         await self.runtime.stop_tasks()
+
+
+class StartupFailed(PluginError):
+    def __init__(self, plugin: str, error: Exception) -> None:
+        said = error.message if isinstance(error, GatewayError) else repr(error)
+        super().__init__(f"plugin '{plugin}' failed in on_startup: {said}")
+        self.plugin = plugin
 
 
 def _fit(impl: pluggy.HookImpl, spec: inspect.Signature) -> Callable[..., Any]:
@@ -247,10 +283,21 @@ class NoSettings:
     """What a module without a class ``Settings`` takes."""
 
 
-def load(config: Config, document: Document, runtime: Runtime) -> Plugins:
-    """Load what ``chain`` and ``[providers]`` name. Every mistake becomes a problem of ``document``; none is raised."""
-    plugins = Plugins(runtime)
+async def find(config: Config, document: Document, *, serving: bool) -> Finder:
+    """A finder that has imported what the configuration names; while serving, in threads, so that no file hangs us."""
     finder = Finder(config, document.path.parent)
+    for wanted in _wanted(config):
+        if serving:
+            await finder.look(wanted.file, wanted.kind)
+        else:
+            finder.look_now(wanted.file, wanted.kind)
+    return finder
+
+
+def load(config: Config, document: Document, runtime: Runtime, finder: Finder | None = None) -> Plugins:
+    """Load what ``chain`` and ``[providers]`` name. Every mistake becomes a problem of ``document``; none is raised."""
+    finder = finder or Finder(config, document.path.parent)
+    plugins = Plugins(runtime, finder)
     made = [(wanted, _make(wanted, finder, document, runtime)) for wanted in _wanted(config)]
     for wanted, loaded in reversed(made):  # pluggy calls the last registered first
         if loaded is None:
@@ -288,11 +335,11 @@ def _make(wanted: _Wanted, finder: Finder, document: Document, runtime: Runtime)
     if settings is None:
         return None
     try:
-        plugin = module.Plugin(settings, runtime.named(name))
+        plugin = module.Plugin(settings, own := runtime.named(name, getattr(module, "__name__", "")))
     except Exception as error:  # noqa: BLE001 - told with the other problems, all at once
         document.problem(wanted.named_at, f"plugin '{name}' ({file}): {error}")
         return None
-    return Loaded(name, wanted.kind, file, plugin, tuple(hook for hook in HOOKS if hasattr(plugin, hook)))
+    return Loaded(name, wanted.kind, file, plugin, own, tuple(hook for hook in HOOKS if hasattr(plugin, hook)))
 
 
 def _register(manager: pluggy.PluginManager, loaded: Loaded) -> None:

@@ -46,15 +46,23 @@ class Server:
     """``[server]``: the public listener."""
 
     host: str = attrs.field(default="127.0.0.1", validator=min_len(1))
-    """Address to listen on. Anything but loopback needs ``[keys]`` and ``auth`` in the chain."""
+    """Address to listen on, or ``unix:/path`` of a socket, reachable as loopback is. Anything but these two needs
+    ``[keys]`` and ``auth`` in the chain."""
     port: int = attrs.field(default=8080, validator=_PORT)
-    """0 takes a free one."""
-    workers: int = attrs.field(default=1, validator=ge(1))
-    """Processes. More than one is not supported yet."""
+    """0 takes a free one; a unix socket has none."""
+    reuse_port: bool = False
+    """Share the ports, also ``[admin]``'s, with another gateway (``SO_REUSEPORT``): a successor can then start before
+    this one stops."""
+    workers: int = attrs.field(default=1, validator=and_(ge(1), le(256)))
+    """Processes. More than one need gunicorn; limits and cache are then each worker's own, and worker n
+    (from 0) has its admin listener on ``[admin] port`` + n."""
     max_body: Size = attrs.field(default=Size(64 << 20), validator=_SOME)
     """Largest request body; beyond it the answer is 413."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks of proxies whose ``X-Forwarded-For`` is believed; everybody else's is ignored."""
+    drain_delay: Duration = Duration(0.0)
+    """Time between failing ``/health/ready`` and closing the listener when the gateway stops, for a balancer to notice.
+    """
     shutdown_grace: Duration = Duration(30.0)
     """Time running answers have to finish in when the gateway stops."""
     head_timeout: Duration = attrs.field(default=Duration(15.0), validator=_SOME)
@@ -188,9 +196,11 @@ class ProviderConfig:
     retry_ambiguous: bool = True
     """Repeat a request once whose reused connection died without a byte of an answer, though the provider may have seen
     it; only where a repeat costs tokens and changes nothing there. Off: such a request is a 502."""
+    digest: str = ""
+    """Not a key of the table but SHA-256 of all of it: what was learnt from a provider is not true of another."""
 
 
-CORE_KEYS = tuple(field.name for field in attrs.fields(ProviderConfig))
+CORE_KEYS = tuple(field.name for field in attrs.fields(ProviderConfig) if field.name != "digest")
 """Keys of ``[providers.NAME]`` that the core takes itself; a plugin's ``Settings`` cannot have them."""
 
 

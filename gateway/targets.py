@@ -10,7 +10,7 @@ beginning to its end:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from math import exp
 from typing import Any, Literal
 
@@ -259,10 +259,13 @@ class Targets:
         for state in self._states.values():
             state.configure(retry, breaker)
 
-    def prune(self, names: Iterable[str]) -> None:
-        """Forget targets other than ``names``, those of the configuration, and keep these whatever else comes."""
+    def prune(self, providers: Container[str]) -> None:
+        """Forget the targets of all providers but these."""
+        self._states = {name: state for name, state in self._states.items() if name.split("/", 1)[0] in providers}
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Targets that the configuration names: they are kept whatever else comes."""
         self._named = frozenset(names)
-        self._states = {name: state for name, state in self._states.items() if name in self._named}
 
     def snapshot(self, now: float) -> dict[str, dict[str, Any]]:
         """Target name → ``TargetState.snapshot``."""

@@ -23,6 +23,7 @@ from gateway.connector import Connector
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
 from gateway.lists import Lists
 from gateway.prepared import ReusedConnectionLost, Route, lines, supported
+from gateway.tls import Contexts
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -229,10 +230,11 @@ def _address(base_url: str) -> URL:
 
 
 class Upstream:
-    """The shared session. Made inside a running loop, closed by the server."""
+    """The shared session. Made inside a running loop, closed by the server with the last generation that uses it."""
 
-    def __init__(self, pool: Pool, providers: Mapping[str, ProviderConfig] = {}) -> None:
-        self.unrepeated = {name for name, provider in providers.items() if not provider.retry_ambiguous}
+    def __init__(self, pool: Pool) -> None:
+        self.unrepeated: set[str] = set()
+        """Providers whose requests are not repeated when a reused connection dies."""
         self.connector = Connector(pool)
         self.session = aiohttp.ClientSession(
             connector=self.connector,
@@ -244,7 +246,11 @@ class Upstream:
             max_field_size=_HEAD_LIMIT,
         )
         self.lists = Lists(self.connector)
-        self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
+        self._tls = Contexts()
+
+    def configure(self, providers: Mapping[str, ProviderConfig]) -> None:
+        """What holds for the endpoints made from now on."""
+        self.unrepeated = {name for name, provider in providers.items() if not provider.retry_ambiguous}
 
     def endpoint(
         self,
@@ -261,15 +267,7 @@ class Upstream:
 
         Raises ``ValueError`` for a base URL that is not one, ``OSError`` or ``ssl.SSLError`` for TLS files.
         """
-        tls: ssl.SSLContext | bool = True
-        if ca_file or client_cert:
-            identity = (ca_file, client_cert, client_key)
-            if identity not in self._contexts:
-                context = ssl.create_default_context(cafile=ca_file)
-                if client_cert:
-                    context.load_cert_chain(client_cert, client_key)
-                self._contexts[identity] = context
-            tls = self._contexts[identity]
+        tls = self._tls.of(ca_file, client_cert, client_key)
         return Endpoint(self, name, base_url, headers, timeouts or Timeouts(), tls)
 
     def stats(self) -> dict[str, int]:

@@ -235,7 +235,6 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
     [
         ("[state]\nredis = 'env:REDIS_URL'", "2: state.redis is not supported yet"),
         ("[state]\nledger = 'sqlite:///x'", "2: state.ledger is not supported yet"),
-        ("[server]\nworkers = 2", "2: server.workers > 1 is not supported yet"),
         (KEYS + "budget = { usd = 20, per = 'month' }", "3: keys.alice.budget is not supported yet"),
     ],
 )
@@ -273,7 +272,7 @@ def test_the_core_takes_its_keys_of_any_provider(read: Load) -> None:
     text = "[providers.a]\ntype='x'\nmax_concurrency=5\nqueue=7\nqueue_timeout='2s'\nretry_ambiguous=false\nother=1"
     config, problems = read(text)
     assert problems == []
-    assert config.providers["a"] == ProviderConfig(
+    assert attrs.evolve(config.providers["a"], digest="") == ProviderConfig(
         type="x", max_concurrency=5, queue=7, queue_timeout=Duration(2.0), retry_ambiguous=False
     )
 

@@ -213,7 +213,7 @@ async def test_plugins_are_given_what_is_known_of_the_targets_under_the_configur
     loaded, document = await load(tmp_path, text)
     assert not document.problems
     state = loaded.runtime.targets.of(Target("a"))
-    assert loaded.runtime.named("x").targets.of(Target("a")) is state
+    assert loaded.runtime.named("x", "").targets.of(Target("a")) is state
     assert not state.withdraw(1.0)
     state.failed(state.begin(1.0), 1.0)
     assert not state.admits(1.0)

@@ -71,10 +71,7 @@ def test_each_position_of_the_chain_has_its_reason() -> None:
 def test_the_shipped_file_shows_every_setting_with_its_default(name: str, cls: type) -> None:
     shown = Document(SHIPPED, {})
     assert shown.structure(cls, (name,)) == cls()
-    later = {"workers"} if cls is Server else set()
-    assert (
-        set(tomli.loads(SHIPPED.read_text())[name]) == {field.name for field in attrs.fields(cls) if field.init} - later
-    )
+    assert set(tomli.loads(SHIPPED.read_text())[name]) == {field.name for field in attrs.fields(cls) if field.init}
 
 
 @pytest.mark.parametrize(

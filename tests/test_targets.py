@@ -429,7 +429,7 @@ def test_a_reload_changes_settings_and_forgets_nothing() -> None:
     turn = state.begin(START)
     fail(state, START, 4)
     targets.configure(Retry(budget=0.0), Breaker(failures=6))
-    targets.prune({GPT.name, "other/m"})
+    targets.prune({"openai", "other"})
     assert targets.of(GPT) is state
     fail(state, START)
     assert state.admits(START)
@@ -439,7 +439,7 @@ def test_a_reload_changes_settings_and_forgets_nothing() -> None:
     assert not targets.of(Target("new")).withdraw(START)
 
 
-def test_targets_that_are_no_longer_named_are_forgotten() -> None:
+def test_the_targets_of_a_provider_that_is_another_now_are_forgotten() -> None:
     targets = Targets()
     state = targets.of(GPT)
     turn = state.begin(START)
@@ -450,7 +450,7 @@ def test_targets_that_are_no_longer_named_are_forgotten() -> None:
 
 def test_names_that_clients_choose_do_not_fill_the_memory() -> None:
     targets = Targets()
-    targets.prune([GPT.name])
+    targets.keep([GPT.name])
     named, busy = targets.of(GPT), targets.of(Target("openai", "busy"))
     turn = busy.begin(START)
     for number in range(3 * UNNAMED):

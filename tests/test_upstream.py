@@ -198,7 +198,8 @@ async def test_r46_a_lost_kept_connection_is_repeated_once_where_that_is_right(
 
 async def test_r46_a_provider_may_be_exempt_from_repeating() -> None:
     config = {"never": ProviderConfig(type="x", retry_ambiguous=False), "once": ProviderConfig(type="x")}
-    upstream = Upstream(Pool(), config)
+    upstream = Upstream(Pool())
+    upstream.configure(config)
     for name, calls in (("never", 2), ("once", 3)):
         async with ScriptedUpstream([chat(), hang_up, chat()]) as server, exchanging() as exchange:
             endpoint = upstream.endpoint(name, server.url)

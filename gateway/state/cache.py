@@ -102,6 +102,11 @@ class MemoryTier(DictCache):
             return
         self.data[key] = entry
         self.used += entry.size
+        self.resize(self.limit)
+
+    def resize(self, limit: int) -> None:
+        """Hold ``limit`` bytes from now on."""
+        self.limit = limit
         while self.used > self.limit:
             del self[next(iter(self.data))]
 

@@ -28,25 +28,33 @@ class LocalGateway:
         path = folder / "gateway.toml"
         path.touch(mode=0o600)
         path.write_text(config)
+        self._path = path
         self._server = Server(path, {"GATEWAY__ADMIN__PORT": "0", **environ}, {"port": 0})
         self.exchanges: list[Exchange] = []
         """The finished ones, as ``on_finish`` saw them."""
 
     async def __aenter__(self) -> Self:
         await self._server.start()
+        self._listen_in()
+        return self
+
+    def _listen_in(self) -> None:
         last = Call("testing", "on_finish", self.exchanges.append, False, Stat())
         self._plugins.on_finish = (*self._plugins.on_finish, last)
-        return self
+
+    async def reload(self, config: str | None = None) -> None:
+        """Reload, after writing ``config`` if there is one. Raises ``ConfigError`` with every problem."""
+        if config is not None:
+            self._path.write_text(config)
+        await self._server.reload()
+        self._listen_in()
 
     async def __aexit__(self, *_: object) -> None:
         await self._server.stop()
 
     @property
     def _plugins(self) -> Plugins:
-        generation = self._server._generation
-        if generation is None:
-            raise LookupError("the gateway is not running")
-        return generation.plugins
+        return self._server.generation.plugins
 
     def _url(self, listener: int) -> str:
         host, port = self._server.addresses[listener]

@@ -67,7 +67,7 @@ class Settings:
     """Bytes of the largest answer that is kept; at most 8 MiB."""
     path: str = ""
     """SQLite file behind the memory, so that answers outlive a restart; empty: memory only. It holds answers in clear
-    text and is created for its owner only. Remove it when a provider's name comes to stand for another server."""
+    text and is created for its owner only. Remove it when another server answers at a provider's address."""
     disk: Size = attrs.field(default=Size(1 << 30), validator=attrs.validators.ge(Size(1 << 20)))
     """Bytes of the file; what expires first goes first."""
 
@@ -165,7 +165,8 @@ class Plugin:
         self._settings = settings
         self._clock = clock
         self._models = re.compile("|".join(translate(pattern) for pattern in settings.models) or "(?!)")
-        self._memory = MemoryTier(settings.memory)
+        # Kept over reloads: entries of other routes have other keys, are not found any more and go when room is wanted.
+        self._memory = runtime.keep("memory", lambda: MemoryTier(settings.memory))
         self._file = FileTier(settings.path, settings.disk, clock) if settings.path else None
         config = runtime.config
         # An answer belongs to the routes it came by: where models, targets or providers change, so do all keys.
@@ -174,6 +175,7 @@ class Plugin:
 
     @hookimpl
     async def on_startup(self, runtime: Runtime) -> None:
+        self._memory.resize(self._settings.memory)
         if self._file is not None:
             await self._file.open()
             runtime.spawn(self._file.run(), "cache file")

@@ -243,17 +243,28 @@ def _without_contents(record: logging.LogRecord) -> bool:
     return True
 
 
+def _strip(logger: logging.Logger) -> None:
+    """Put our filter on ``logger``, in the place of one that an older version of this file has put there."""
+    for filtering in list(logger.filters):
+        if getattr(filtering, "__name__", "") == _without_contents.__name__:
+            logger.removeFilter(filtering)
+    logger.addFilter(_without_contents)
+
+
+def _dropped_lines() -> Counter:
+    return Counter("hookgate_log_lines_dropped", "Log lines dropped because the sink took none.", registry=None)
+
+
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._writer = Writer(settings.target, settings.queue)
-        self._dropped = Counter(
-            "hookgate_log_lines_dropped", "Log lines dropped because the sink took none.", registry=runtime.registry
-        )
+        self._dropped = runtime.keep("dropped", _dropped_lines)
+        runtime.registry.register(self._dropped)
 
     @hookimpl
     def on_startup(self, runtime: Runtime) -> None:
         for name in _LIBRARIES:
-            logging.getLogger(name).addFilter(_without_contents)
+            _strip(logging.getLogger(name))
         try:
             self._writer.start()
         except OSError as error:

@@ -77,12 +77,17 @@ class Series:
 
 
 class Labels:
-    """A bounded set of names: those known at the start, and ``room`` more that proved to be real."""
+    """A bounded set of names: those configured, and ``room`` more that proved to be real."""
 
-    def __init__(self, known: Iterable[str], room: int) -> None:
-        self._names: dict[str | None, str] = {name: name for name in known}
-        self._names[None] = ""
-        self._room = room
+    def __init__(self) -> None:
+        self._names: dict[str | None, str] = {None: ""}
+        self._learned = 0
+        self._room = 0
+
+    def allow(self, known: Iterable[str], room: int) -> None:
+        """Take over the names configured now. What was a label stays one: its counters go on."""
+        self._names.update((name, name) for name in known)
+        self._room = max(0, room - self._learned)
 
     def of(self, name: str | None, real: bool, otherwise: str) -> str:
         label = self._names.get(name)
@@ -92,8 +97,24 @@ class Labels:
         if not real or name is None or not self._room or len(name) > _LONGEST or not name.isprintable():
             return otherwise
         self._room -= 1
+        self._learned += 1
         self._names[name] = name
         return name
+
+
+class Counts:
+    """All that is counted. Outlives reloads: counters that fell would look like restarts to Prometheus."""
+
+    __slots__ = ("cache", "errors", "in_flight", "models", "overhead", "series", "targets")
+
+    def __init__(self) -> None:
+        self.models = Labels()
+        self.targets = Labels()
+        self.series: dict[tuple[str, str, str], Series] = {}
+        self.overhead: dict[str, Histogram] = {}
+        self.errors: Counter[str] = Counter()
+        self.cache: Counter[str] = Counter()
+        self.in_flight = 0
 
 
 class Plugin:
@@ -101,14 +122,13 @@ class Plugin:
         config = runtime.config
         targets = [target for model in config.models.values() for target in model.targets]
         self._runtime = runtime
-        self._models = Labels(config.models, settings.max_models)
-        self._targets = Labels([*config.providers, *(target.name for target in targets)], settings.max_models)
-        self._series: dict[tuple[str, str, str], Series] = {}
+        self._counts = counts = runtime.keep("counts", Counts)
+        counts.models.allow(config.models, settings.max_models)
+        counts.targets.allow([*config.providers, *(target.name for target in targets)], settings.max_models)
+        self._models, self._targets = counts.models, counts.targets
+        self._series, self._overhead = counts.series, counts.overhead
+        self._errors, self._cache = counts.errors, counts.cache
         self._known: dict[tuple[str, str | None, Target | None], Series] = {}
-        self._overhead: dict[str, Histogram] = {}
-        self._errors: Counter[str] = Counter()
-        self._cache: Counter[str] = Counter()
-        self._in_flight = 0
 
     @hookimpl
     def on_startup(self, runtime: Runtime) -> None:
@@ -119,12 +139,12 @@ class Plugin:
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
         exchange.notes[_NOTE] = True
-        self._in_flight += 1
+        self._counts.in_flight += 1
 
     @hookimpl
     def on_finish(self, exchange: Exchange) -> None:
         if _NOTE in exchange.notes:
-            self._in_flight -= 1
+            self._counts.in_flight -= 1
         series = self._series_of(exchange)
         series.requests[exchange.status, exchange.outcome] += 1
         started, first_byte, finished = exchange.started, exchange.first_byte, exchange.finished
@@ -181,7 +201,7 @@ class Plugin:
         yield tokens
         yield _counts("hookgate_cache", "Exchanges by what the cache did.", "state", self._cache)
         yield _counts("hookgate_errors", "Exchanges that ended in an error, by its code.", "code", self._errors)
-        yield GaugeMetricFamily("hookgate_in_flight", "Exchanges under way.", value=self._in_flight)
+        yield GaugeMetricFamily("hookgate_in_flight", "Exchanges under way.", value=self._counts.in_flight)
         yield self._of_hooks()
         pool = GaugeMetricFamily(
             "hookgate_upstream_connections", "Connections to providers: acquired, idle; and the limit, 0 is none.",

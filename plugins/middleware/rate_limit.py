@@ -36,6 +36,12 @@ class Bucket:
         self._rate = limit / 60.0
         self._seen = now
 
+    def allow(self, limit: int) -> None:
+        """Another limit from now on. What is used up stays used up; a higher limit adds the difference at once."""
+        self.level = min(float(limit), self.level + max(0, limit - self.limit))
+        self.limit = limit
+        self._rate = limit / 60.0
+
     def refill(self, now: float) -> float:
         level = self.level + (now - self._seen) * self._rate
         self.level = level = level if level < self.limit else float(self.limit)
@@ -52,19 +58,37 @@ class Meter:
 
     __slots__ = ("max_concurrency", "requests", "running", "tokens")
 
-    def __init__(self, principal: Principal, settings: Settings, now: float) -> None:
+    def __init__(self) -> None:
+        self.requests: Bucket | None = None
+        self.tokens: Bucket | None = None
+        self.max_concurrency = 0
+        self.running = 0
+
+    def allow(self, principal: Principal, settings: Settings, now: float) -> None:
+        """Take over the limits as they are configured now."""
         requests = _own(principal.requests_per_minute, settings.requests_per_minute)
         tokens = _own(principal.tokens_per_minute, settings.tokens_per_minute)
-        self.requests = Bucket(requests, now) if requests else None
-        self.tokens = Bucket(tokens, now) if tokens else None
+        self.requests = _bucket(self.requests, requests, now)
+        self.tokens = _bucket(self.tokens, tokens, now)
         self.max_concurrency = _own(principal.max_concurrency, settings.max_concurrency)
-        self.running = 0
+
+
+def _bucket(bucket: Bucket | None, limit: int, now: float) -> Bucket | None:
+    if not limit:
+        return None
+    if bucket is None:
+        return Bucket(limit, now)
+    bucket.refill(now)
+    bucket.allow(limit)
+    return bucket
 
 
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._settings = settings
         self._meters: dict[str, Meter] = {}
+        # A limit that began anew at every reload would be none.
+        self._known: dict[str, Meter] = runtime.keep("meters", dict)
         self.clock = monotonic
 
     @hookimpl
@@ -74,7 +98,8 @@ class Plugin:
         meter = self._meters.get(principal.name)
         if meter is None:
             # Principals come from the configuration, so there are only so many of them.
-            meter = self._meters[principal.name] = Meter(principal, self._settings, now)
+            meter = self._meters[principal.name] = self._known.setdefault(principal.name, Meter())
+            meter.allow(principal, self._settings, now)
         if meter.max_concurrency and meter.running >= meter.max_concurrency:
             raise _refusal(meter, "Too many requests of this key are running.", 1.0)
         if meter.tokens is not None and meter.tokens.refill(now) <= 0:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from gateway.server import Server
 from gateway.testing import ScriptedUpstream, as_asked, fetch
@@ -55,11 +54,9 @@ class Live:
     def __init__(self, server: Server, upstream: ScriptedUpstream) -> None:
         self.upstream = upstream
         # The admin listener has a router of its own; it is for operators, and not the public one.
-        (runner,) = [each for each in server._runners if isinstance(each, web.AppRunner) and hasattr(each, "front")]
-        self.url = "http://{}:{}".format(*runner.addresses[0])
-        self.routes = [
-            (route.method, route.resource.canonical) for route in runner.app.router.routes() if route.resource
-        ]
+        self.url = "http://{}:{}".format(*server.addresses[0])
+        router = server.generation.routes.application.router
+        self.routes = [(route.method, route.resource.canonical) for route in router.routes() if route.resource]
 
     async def status(self, method: str, path: str, key: str | None = None) -> int:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}

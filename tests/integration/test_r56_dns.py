@@ -39,9 +39,7 @@ async def test_r56_traffic_follows_a_change_of_address(tmp_path: Path) -> None:
         ScriptedUpstream(as_asked(), host="127.0.0.2", port=old.port) as new,
         LocalGateway(tmp_path, CONFIG.format(max_age=MAX_AGE, port=old.port)) as gateway,
     ):
-        upstream = gateway._server._upstream
-        assert upstream is not None
-        upstream.connector._resolver = names
+        gateway._server.generation.upstream.connector._resolver = names
         old.script = [chat_stream(40, pause=0.1), as_asked()]  # four seconds: twice as long as a connection lives
         loop = asyncio.get_running_loop()
         stream = loop.create_task(fetch_chat(gateway.url, "up/m", stream=True))

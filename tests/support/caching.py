@@ -79,7 +79,9 @@ class Chain:
     def __init__(self, configuration: Any = None, **settings: Any) -> None:
         self.clock = Clock()
         self.calls = 0
-        self.runtime = SimpleNamespace(config=configuration or routes(), spawn=self._spawn)
+        self.runtime = SimpleNamespace(
+            config=configuration or routes(), spawn=self._spawn, keep=lambda key, make: make()
+        )
         self.plugin = cache.Plugin(cache.Settings(**settings), self.runtime, self.clock)
         self.tasks: list[asyncio.Task[Any]] = []
 

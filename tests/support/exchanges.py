@@ -61,7 +61,8 @@ def finished_exchange(headers: Mapping[str, str] = {}, **more: Any) -> Exchange:
 
 def make_runtime(**parts: Any) -> Any:
     """What the observers use of a ``Runtime``; ``parts`` replace or add attributes."""
-    return SimpleNamespace(**{"registry": CollectorRegistry(), "admin_routes": []} | parts)
+    own = {"registry": CollectorRegistry(), "admin_routes": [], "keep": lambda key, make: make()}
+    return SimpleNamespace(**own | parts)
 
 
 def disguises(secret: str) -> Iterator[bytes]:

@@ -1,0 +1,149 @@
+"""Which surface answers which path: the table, and the application one generation makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+from aiohttp import web
+
+from gateway import health
+from gateway.dispatch import Answer, Dispatcher
+from gateway.errors import RouteNotFound, UpgradeRequired
+from gateway.exchange import Exchange, Reply, Surface
+from gateway.front import Handler
+
+_CHAT, _RESPONSES = "openai_chat", "openai_responses"
+
+PASSTHROUGH = Surface("passthrough", _CHAT, "{tail}", body="any")
+# (methods, path, surface); the caller's path below /v1 is the path below the provider's base_url.
+SURFACES: tuple[tuple[str, str, Surface], ...] = (
+    ("POST", "/chat/completions", Surface("chat", _CHAT, "/chat/completions", "json", True, True)),
+    ("POST", "/completions", Surface("completions", _CHAT, "/completions", "json", True, True)),
+    ("POST", "/embeddings", Surface("embeddings", _CHAT, "/embeddings", "json", True, True)),
+    ("POST", "/responses", Surface("responses", _RESPONSES, "/responses", "json", True, stores=True)),
+    ("POST", "/moderations", Surface("moderations", _CHAT, "/moderations", "any", True, True)),
+    ("POST", "/rerank", Surface("rerank", _CHAT, "/rerank", "json", True, True)),
+    ("POST", "/images/generations", Surface("images", _CHAT, "/images/generations", "any")),
+    ("POST", "/images/edits", Surface("images", _CHAT, "/images/edits", "any")),
+    ("POST", "/images/variations", Surface("images", _CHAT, "/images/variations", "any")),
+    ("POST", "/audio/speech", Surface("audio", _CHAT, "/audio/speech", "any")),
+    ("POST", "/audio/transcriptions", Surface("audio", _CHAT, "/audio/transcriptions", "any")),
+    ("POST", "/audio/translations", Surface("audio", _CHAT, "/audio/translations", "any")),
+    ("*", "/files", Surface("files", _CHAT, "/files", "any")),
+    ("*", "/files/{tail}", Surface("files", _CHAT, "/files/{tail}", "any")),
+    ("*", "/batches", Surface("batches", _CHAT, "/batches", "any")),
+    ("*", "/batches/{tail}", Surface("batches", _CHAT, "/batches/{tail}", "any")),
+)
+_MODELS = Surface("models", _CHAT, "/models", "any")
+_MODEL = Surface("models", _CHAT, "/models/{tail}", "any")
+_HEALTH = Surface("health", _CHAT, "/health", "any")
+_PLUGIN = Surface("plugin", _CHAT, "", "any")
+_NOWHERE = Surface("none", _CHAT, "", "any")
+_PLAIN = {"server": "hookgate", "content-type": "text/plain; charset=utf-8"}
+
+
+@attrs.frozen
+class Routes:
+    """The handlers of one generation."""
+
+    application: web.Application
+    """All of them, frozen."""
+    exact: dict[tuple[str, str], Handler]
+    """Those without a variable part by method and path: one look-up instead of a search."""
+
+
+def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
+    """The public listener's routes; ``ready`` answers ``/health/ready``. Raises what a plugin's ``routes`` raises."""
+    application = web.Application()
+    router = application.router
+    exact: dict[tuple[str, str], Handler] = {}
+
+    def add(method: str, path: str, handler: Handler) -> None:
+        router.add_route(method, path, handler, expect_handler=_no_early_continue)
+        if method != "*" and "{" not in path:
+            exact[method, path] = handler
+
+    def run(surface: Surface, answer: Answer | None = None) -> Handler:
+        return _exchange(dispatcher, surface, answer)
+
+    for method, path, text in (("*", "/health/live", b"ok\n"), ("*", "/", b"Hookgate is running\n")):
+        add(method, path, _static(text))
+    add("*", "/health/ready", ready)
+    add("GET", "/health", run(_HEALTH, health.Health(dispatcher.plugins).answer))
+    catalog = health.models_answer(dispatcher.router)
+    add("GET", "/v1/models", run(_MODELS, catalog))
+    add("GET", "/v1/models/{tail:.+}", run(_MODEL, catalog))
+    add("GET", "/v1/responses", run(_NOWHERE, _upgrade_or(_nowhere)))
+    for method, path, surface in SURFACES:
+        pattern = path.replace("{tail}", "{tail:.+}")
+        add(method, f"/v1{pattern}", run(surface))
+    add("*", "/v1/{tail:.+}", run(PASSTHROUGH, _upgrade_or(dispatcher.forward)))
+    add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH, _upgrade_or(dispatcher.forward_to_named)))
+    for item in dispatcher.plugins.manager.hook.routes():
+        for route in item:
+            # Not by way of the exact routes: a plugin's handler may look at match_info and app.
+            handler = run(_PLUGIN, _plugin_answer(route.handler))
+            router.add_route(route.method, route.path, handler, expect_handler=_no_early_continue)
+    add("*", "/{tail:.*}", run(_NOWHERE, _upgrade_or(_nowhere)))
+    application.freeze()
+    return Routes(application, exact)
+
+
+def _exchange(dispatcher: Dispatcher, surface: Surface, answer: Answer | None) -> Handler:
+    """The handler of one route: what is decided here is decided once."""
+    variable = "{tail" in surface.path
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await dispatcher.run(request, surface, raw_tail(request) if variable else "", answer)
+
+    return handle
+
+
+def plain(status: int, text: bytes) -> web.Response:
+    return web.Response(status=status, body=text, headers=_PLAIN)
+
+
+def _static(text: bytes) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return plain(200, text)
+
+    return handle
+
+
+async def _nowhere(exchange: Exchange) -> Reply:
+    raise RouteNotFound("There is nothing at this path.")
+
+
+async def _no_early_continue(request: web.Request) -> None:
+    """``100 Continue`` is sent when the body is wanted, not before the key has been looked at."""
+
+
+def raw_tail(request: web.Request) -> str:
+    """What ``{tail}`` stands for, percent-encoded as sent: aiohttp's own ``match_info`` is decoded."""
+    tail = request.match_info.get("tail")
+    if tail is None:
+        return ""
+    raw = request.rel_url.raw_path
+    prefix = request.match_info.route.resource.canonical.partition("{tail")[0]  # type: ignore[union-attr]
+    return raw.split("/", prefix.count("/"))[-1]
+
+
+def _plugin_answer(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Answer:
+    async def answer(exchange: Exchange) -> Reply:
+        response = await handler(exchange.request)
+        if not isinstance(response, web.Response):
+            raise TypeError("a plugin route must return a web.Response")
+        body = response.body
+        return Reply(response.status, response.headers, bytes(body) if isinstance(body, (bytes, bytearray)) else b"")
+
+    return answer
+
+
+def _upgrade_or(answer: Answer) -> Answer:
+    async def choose(exchange: Exchange) -> Reply:
+        if exchange.headers.get("Upgrade", "").lower() == "websocket":
+            raise UpgradeRequired("WebSockets are not served here; use HTTP.")
+        return await answer(exchange)
+
+    return choose
