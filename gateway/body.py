@@ -78,7 +78,7 @@ class Payload:
         self._tree = tree
         self._fields = fields
         self._values = values
-        self.model = _checked_model(self.get("model", _MISSING))
+        self.model = checked_model(self.get("model", _MISSING))
         """``None`` where the body names none."""
         stream = self.get("stream")
         if stream is not None and stream is not True and stream is not False:
@@ -154,7 +154,8 @@ class Payload:
             )
 
 
-def _checked_model(model: Any) -> str | None:
+def checked_model(model: Any) -> str | None:
+    """The name a request gives, if it is fit for headers, logs and labels. Raises ``InvalidRequest``."""
     if isinstance(model, str) and 0 < len(model) <= MAX_MODEL and model.isprintable():
         return model
     if model is _MISSING:

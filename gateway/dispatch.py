@@ -52,11 +52,15 @@ class Dispatcher:
         self._watchdog = watchdog
         self.attempts = Attempts(config, plugins, router, self._observer if plugins.on_event else None)
 
-    async def run(self, request: web.Request, surface: Surface, tail: str, answer: Answer | None) -> web.StreamResponse:
-        """Run one exchange. ``answer`` replies instead of a provider (model lists, plugin routes)."""
+    async def run(
+        self, request: web.Request, surface: Surface, tail: str, answer: Answer | None, model: str | None = None
+    ) -> web.StreamResponse:
+        """Run one exchange. ``answer`` replies instead of a provider (model lists, plugin routes); ``model`` is the one
+        that the path names."""
         exchange = Exchange(request, surface, self._intake.read, self._intake.read_now)
         exchange.id = self._intake.new_id()
         exchange.tail = tail
+        exchange.model = model
         exchange.client_ip = self._intake.client_ip(request)
         guard = exchange.guard = Guard(asyncio.current_task())  # type: ignore[arg-type]
         self._watchdog.guards.add(guard)

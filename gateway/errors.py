@@ -321,7 +321,7 @@ def _responses_event(error: GatewayError, request_id: str) -> bytes:
 
 _Renderer = Callable[[GatewayError, str], bytes]
 # dialect → (whole error body, error event inside a stream)
-_RENDERERS: dict[str, tuple[_Renderer, _Renderer]] = {
+RENDERERS: dict[str, tuple[_Renderer, _Renderer]] = {
     "openai_chat": (_openai_body, _openai_event),
     "openai_responses": (_openai_body, _responses_event),
 }
@@ -329,9 +329,9 @@ _RENDERERS: dict[str, tuple[_Renderer, _Renderer]] = {
 
 def render_body(error: GatewayError, dialect: str, request_id: str) -> bytes:
     """The error as a whole JSON body in ``dialect``."""
-    return _RENDERERS[dialect][0](error, request_id)
+    return RENDERERS[dialect][0](error, request_id)
 
 
 def render_event(error: GatewayError, dialect: str, request_id: str) -> bytes:
     """The error as the event that ends a stream in ``dialect``; never a success marker."""
-    return _RENDERERS[dialect][1](error, request_id)
+    return RENDERERS[dialect][1](error, request_id)

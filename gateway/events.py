@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from gateway.dialects.openai_chat import DROP, ERROR, PASS
-from gateway.dialects.sse import EventSplitter, parse_events
+from gateway.dialects.sse import EventSplitter, LineBlocks, parse_events, parse_lines
 from gateway.errors import GatewayError, StreamInterrupted, UpstreamError, UpstreamProtocolError
 from gateway.exchange import Event, Usage
 
@@ -45,7 +45,17 @@ class InBandError(StreamInterrupted):
 class EventStream:
     """An upstream's bytes as whole events for the client; knows at the end whether the stream was complete."""
 
-    __slots__ = ("_complete", "_on_event", "_reader", "_source", "_splitter", "delivered", "failed")
+    __slots__ = (
+        "_complete",
+        "_on_event",
+        "_parse",
+        "_reader",
+        "_serialise",
+        "_source",
+        "_splitter",
+        "delivered",
+        "failed",
+    )
 
     def __init__(
         self,
@@ -53,12 +63,16 @@ class EventStream:
         reader: StreamReader,
         terminated: bool,
         on_event: Callable[[Event], None] | None = None,
+        lines: bool = False,
     ) -> None:
+        """``lines``: the stream is NDJSON, each line an event."""
         self._source = source
         self._reader = reader
         self._complete = terminated
         self._on_event = on_event
-        self._splitter = EventSplitter()
+        self._splitter: EventSplitter | LineBlocks = LineBlocks() if lines else EventSplitter()
+        self._parse = parse_lines if lines else parse_events
+        self._serialise = _as_line if lines else _as_event
         self.failed: GatewayError | None = None
         self.delivered = False
         """The terminal marker, and so all there is, has been written to the client."""
@@ -112,7 +126,7 @@ class EventStream:
         return b"".join(out)
 
     def _take_apart(self, block: bytes, out: list[bytes]) -> None:
-        for raw, name, data in parse_events(block):
+        for raw, name, data in self._parse(block):
             verdict = self._reader.event(name, data) if data else PASS
             if verdict == DROP:
                 continue
@@ -120,13 +134,17 @@ class EventStream:
                 event = Event(data, name)
                 self._on_event(event)
                 if event.data is not data:
-                    raw = _serialise(event)
+                    raw = self._serialise(event)
             out.append(raw)
             if verdict == ERROR:
                 self.failed = InBandError(data, orderly=self._reader.done and not self._reader.until_eof)
                 break
 
 
-def _serialise(event: Event) -> bytes:
+def _as_line(event: Event) -> bytes:
+    return event.data + b"\n"
+
+
+def _as_event(event: Event) -> bytes:
     head = f"event: {event.name}\n".encode() if event.name else b""
     return head + b"".join(b"data: " + line + b"\n" for line in event.data.split(b"\n")) + b"\n"

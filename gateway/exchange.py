@@ -36,6 +36,12 @@ class Surface:
     """A repeat only costs tokens (chat, embeddings), it changes no state at the provider."""
     cacheable: bool = False
     """A complete answer may be stored and replayed."""
+    chat: bool = False
+    """It asks a model for an answer, so that it can be told in any dialect."""
+    embeds: bool = False
+    """It asks for embeddings, likewise."""
+    streams: Literal["asked", "always", "never", "unless"] = "asked"
+    """The answer is a stream when the body asks for it, always, never, or unless the body says otherwise."""
     stores: bool = False
     """The provider keeps the answer unless the body says ``"store": false``."""
 

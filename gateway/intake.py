@@ -237,10 +237,17 @@ class Intake:
 
 
 def _admit(exchange: Exchange, payload: Any) -> None:
-    if payload.model is not None:
-        authorise(exchange, payload.model)
-        exchange.model = payload.model
-    exchange.stream = payload.stream
+    # One that the path names comes first.
+    model = payload.model if exchange.model is None else bodies.checked_model(exchange.model)
+    if model is not None:
+        authorise(exchange, model)
+        exchange.model = model
+    streams = exchange.surface.streams
+    exchange.stream = payload.stream if streams == "asked" else _streams(streams, payload)
+
+
+def _streams(kind: str, payload: Any) -> bool:
+    return kind == "always" or (kind == "unless" and payload.get("stream") is not False)
 
 
 def _is_encoded(values: list[str]) -> bool:

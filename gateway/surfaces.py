@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
 import attrs
 from aiohttp import web
@@ -13,15 +14,18 @@ from gateway.errors import RouteNotFound, UpgradeRequired
 from gateway.exchange import Exchange, Reply, Surface
 from gateway.front import Handler
 
-_CHAT, _RESPONSES = "openai_chat", "openai_responses"
+_CHAT, _RESPONSES, _MESSAGES = "openai_chat", "openai_responses", "anthropic_messages"
+_GEMINI, _OLLAMA = "gemini", "ollama"
 
 PASSTHROUGH = Surface("passthrough", _CHAT, "{tail}", body="any")
 # (methods, path, surface); the caller's path below /v1 is the path below the provider's base_url.
 SURFACES: tuple[tuple[str, str, Surface], ...] = (
-    ("POST", "/chat/completions", Surface("chat", _CHAT, "/chat/completions", "json", True, True)),
+    ("POST", "/chat/completions", Surface("chat", _CHAT, "/chat/completions", "json", True, True, chat=True)),
     ("POST", "/completions", Surface("completions", _CHAT, "/completions", "json", True, True)),
-    ("POST", "/embeddings", Surface("embeddings", _CHAT, "/embeddings", "json", True, True)),
-    ("POST", "/responses", Surface("responses", _RESPONSES, "/responses", "json", True, stores=True)),
+    ("POST", "/embeddings", Surface("embeddings", _CHAT, "/embeddings", "json", True, True, embeds=True)),
+    ("POST", "/responses", Surface("responses", _RESPONSES, "/responses", "json", True, stores=True, chat=True)),
+    ("POST", "/messages", Surface("messages", _MESSAGES, "/messages", "json", True, chat=True)),
+    ("POST", "/messages/count_tokens", Surface("count_tokens", _MESSAGES, "/messages/count_tokens", "json", True)),
     ("POST", "/moderations", Surface("moderations", _CHAT, "/moderations", "any", True, True)),
     ("POST", "/rerank", Surface("rerank", _CHAT, "/rerank", "json", True, True)),
     ("POST", "/images/generations", Surface("images", _CHAT, "/images/generations", "any")),
@@ -35,6 +39,31 @@ SURFACES: tuple[tuple[str, str, Surface], ...] = (
     ("*", "/batches", Surface("batches", _CHAT, "/batches", "any")),
     ("*", "/batches/{tail}", Surface("batches", _CHAT, "/batches/{tail}", "any")),
 )
+# What Gemini's clients call behind the model's name and a colon.
+ACTIONS = {
+    "generateContent": Surface("generate_content", _GEMINI, "/models/{tail}", "json", True, chat=True, streams="never"),
+    "streamGenerateContent": Surface(
+        "generate_content", _GEMINI, "/models/{tail}", "json", True, chat=True, streams="always"
+    ),
+    "countTokens": Surface("gemini_count_tokens", _GEMINI, "/models/{tail}", "json", True),
+    "embedContent": Surface("embed_content", _GEMINI, "/models/{tail}", "json", True, embeds=True),
+    "batchEmbedContents": Surface("batch_embed_contents", _GEMINI, "/models/{tail}", "json", True, embeds=True),
+}
+OLLAMA: tuple[tuple[str, Surface], ...] = (
+    ("/api/chat", Surface("ollama_chat", _OLLAMA, "/api/chat", "json", True, chat=True, streams="unless")),
+    ("/api/generate", Surface("ollama_generate", _OLLAMA, "/api/generate", "json", True, chat=True, streams="unless")),
+    ("/api/embed", Surface("ollama_embed", _OLLAMA, "/api/embed", "json", True, embeds=True)),
+    ("/api/embeddings", Surface("ollama_embeddings", _OLLAMA, "/api/embeddings", "json", True, embeds=True)),
+)
+# Below /openai/deployments/{model}: Azure's paths, whose model is the path's.
+DEPLOYMENTS = frozenset({
+    "/chat/completions", "/completions", "/embeddings", "/images/generations", "/images/edits", "/audio/speech",
+    "/audio/transcriptions", "/audio/translations",
+})  # fmt: skip
+# Base URLs are written with and without /v1 (CLIENTS.md): these work both ways.
+ALIASES = frozenset({
+    "/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/messages/count_tokens",
+})  # fmt: skip
 _MODELS = Surface("models", _CHAT, "/models", "any")
 _MODEL = Surface("models", _CHAT, "/models/{tail}", "any")
 _HEALTH = Surface("health", _CHAT, "/health", "any")
@@ -75,9 +104,17 @@ def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
     add("GET", "/v1/models", run(_MODELS, catalog))
     add("GET", "/v1/models/{tail:.+}", run(_MODEL, catalog))
     add("GET", "/v1/responses", run(_NOWHERE, _upgrade_or(_nowhere)))
+    for path in ("/v1/models/{tail:.+}", "/v1beta/models/{tail:.+}"):
+        add("POST", path, _gemini(dispatcher))
     for method, path, surface in SURFACES:
         pattern = path.replace("{tail}", "{tail:.+}")
         add(method, f"/v1{pattern}", run(surface))
+        if path in ALIASES:
+            add(method, pattern, run(surface))
+        if path in DEPLOYMENTS:
+            add(method, f"/openai/deployments/{{model}}{pattern}", _deployment(dispatcher, surface))
+    for path, surface in OLLAMA:
+        add("POST", path, run(surface))
     add("*", "/v1/{tail:.+}", run(PASSTHROUGH, _upgrade_or(dispatcher.forward)))
     add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH, _upgrade_or(dispatcher.forward_to_named)))
     for item in dispatcher.plugins.manager.hook.routes():
@@ -96,6 +133,30 @@ def _exchange(dispatcher: Dispatcher, surface: Surface, answer: Answer | None) -
 
     async def handle(request: web.Request) -> web.StreamResponse:
         return await dispatcher.run(request, surface, raw_tail(request) if variable else "", answer)
+
+    return handle
+
+
+def _deployment(dispatcher: Dispatcher, surface: Surface) -> Handler:
+    """Azure's form of a route."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await dispatcher.run(request, surface, "", None, request.match_info["model"])
+
+    return handle
+
+
+def _gemini(dispatcher: Dispatcher) -> Handler:
+    """``…/models/{model}:{action}``. A model's name may hold slashes and colons."""
+    other = _exchange(dispatcher, PASSTHROUGH, None)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        tail = raw_tail(request)
+        model, _, action = tail.rpartition(":")
+        surface = ACTIONS.get(action)
+        if surface is None or not model:
+            return await other(request)
+        return await dispatcher.run(request, surface, tail, None, unquote(model))
 
     return handle
 

@@ -156,3 +156,27 @@ class LineSplitter:
     def rest(self) -> bytes:
         """What was fed and not given out: the beginning of a line."""
         return b"".join(self._parts)
+
+
+class LineBlocks:
+    """``LineSplitter`` with the interface of ``EventSplitter``: whole lines as one block."""
+
+    __slots__ = ("_splitter",)
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._splitter = LineSplitter(limit)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The complete lines up to here, unchanged. Raises ``ValueError`` when one passes the limit."""
+        return b"".join(self._splitter.feed(chunk))
+
+    @property
+    def rest(self) -> bytes:
+        """What was fed and not given out: the beginning of a line."""
+        return self._splitter.rest
+
+
+def parse_lines(block: bytes) -> Iterator[tuple[bytes, str | None, bytes]]:
+    """Each line of ``block`` as ``parse_events`` gives events: bytes, no name, JSON; a blank one has no data."""
+    for raw in block.splitlines(keepends=True):
+        yield raw, None, raw.strip()

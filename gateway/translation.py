@@ -1,0 +1,100 @@
+"""Between a client's dialect and a provider's: the request as canonical Chat, the answer back, event by event.
+
+A provider that speaks the client's own dialect passes bytes through and needs nothing of this. Any other asks for
+``chat_of(exchange)`` and answers with ``whole`` or ``streamed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from gateway.answer import Answer
+from gateway.dialects import registry
+from gateway.dialects.stream_error import StreamError
+from gateway.errors import InvalidRequest, UpstreamRefused
+from gateway.exchange import Exchange, Reply, Usage
+
+_JSON = {"content-type": "application/json"}
+_NOTE = "translation"
+
+
+class Decoder(Protocol):
+    """A provider's stream → canonical chunks."""
+
+    done: bool
+    usage: Usage | None
+
+    def feed(self, block: bytes) -> list[dict[str, Any]]: ...
+
+    def end(self) -> list[dict[str, Any]]: ...
+
+
+async def chat_of(exchange: Exchange) -> dict[str, Any]:
+    """The exchange's request as a canonical chat request: translated once, also when several targets are tried.
+
+    Raises ``InvalidRequest``, also where the operation is none that can be told as a chat. Treat it as read-only.
+    """
+    known: dict[str, Any] | None = exchange.notes.get(_NOTE)
+    if known is not None:
+        return known
+    if not exchange.surface.chat:
+        raise InvalidRequest("The provider of this model does not serve this operation.")
+    body = (await exchange.read()).json()
+    chat, dropped = registry.client(exchange.surface.dialect).request_to_chat(body)
+    exchange.dropped += [name for name in dropped if name not in exchange.dropped]
+    if exchange.stream:
+        chat = {**chat, "stream": True}
+    exchange.notes[_NOTE] = chat
+    return chat
+
+
+async def whole(exchange: Exchange, chat: dict[str, Any], usage: Usage | None) -> Reply:
+    """A canonical whole answer as the client's reply."""
+    request = (await exchange.read()).json()
+    body = registry.client(exchange.surface.dialect).reply_from_chat(chat, request)
+    return Reply(200, _JSON, orjson.dumps(body), usage=usage)
+
+
+async def streamed(exchange: Exchange, answer: Answer, decoder: Decoder) -> Reply:
+    """A provider's stream as the client's. An error inside it is told as an answer of its own status would be."""
+    dialect = registry.client(exchange.surface.dialect)
+    request: Mapping[str, Any] = (await exchange.read()).json()
+    stream = _encoded(exchange, answer, decoder, dialect.encoder(request))
+    return Reply(200, {"content-type": dialect.media}, stream=stream, close=answer.close)
+
+
+async def _encoded(
+    exchange: Exchange, answer: Answer, decoder: Decoder, encoder: registry.Encoder
+) -> AsyncIterator[bytes]:
+    ended = False
+    try:
+        async for block in answer.chunks():
+            if chunks := decoder.feed(block):
+                exchange.usage = decoder.usage
+                if events := b"".join([encoder.feed(chunk) for chunk in chunks]):
+                    yield events
+            if decoder.done and not ended:
+                # Not at the end of the HTTP message, which some servers keep their clients waiting for.
+                ended = True
+                yield _last(decoder, encoder)
+        if not ended:
+            yield _last(decoder, encoder)
+    except StreamError as error:
+        raise refused(exchange, error.status, error.code, error.message) from error
+    finally:
+        exchange.usage = decoder.usage or exchange.usage
+
+
+def _last(decoder: Decoder, encoder: registry.Encoder) -> bytes:
+    rest = decoder.end()
+    return b"".join([*[encoder.feed(chunk) for chunk in rest], encoder.end()])
+
+
+def refused(exchange: Exchange, status: int, code: str, message: str, **more: Any) -> UpstreamRefused:
+    """A provider's refusal, told in the client's dialect."""
+    body = registry.client(exchange.surface.dialect).error_body(status, code, message, exchange.id)
+    target = exchange.target.name if exchange.target is not None else None
+    return UpstreamRefused(status, body, _JSON, target=target, **more)
