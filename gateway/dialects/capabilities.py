@@ -25,6 +25,10 @@ class Capabilities:
     """Values of ``reasoning_effort`` it knows, weakest first; empty: none."""
     mid_system: bool = False
     """``system`` messages between others are taken where they stand."""
+    json_schema: bool = True
+    """Tools and answers are described in JSON Schema; false: in Gemini's subset of OpenAPI, which says less."""
+    signed_calls: bool = False
+    """Tool calls of the history must carry the provider's signature (Gemini 3)."""
     max_output: int | None = None
     """Most tokens of an answer; the default where the dialect demands a number and the client gives none."""
     max_completion_tokens: bool = True
