@@ -88,13 +88,13 @@ class Attempts:
 
     async def _first(self, exchange: Exchange, targets: Sequence[Target]) -> Target:
         """The first target that may be called, one with room before one with a queue; fallbacks when none may."""
-        for candidates in (targets, ()):
-            found = self._free(exchange, candidates or await self._router.fallbacks(exchange))
-            if found is not None:
-                return found
+        if (found := self._free(exchange, targets)) is not None:
+            return found
+        fallbacks = await self._router.fallbacks(exchange)
+        if (found := self._free(exchange, fallbacks)) is not None:
+            return found
         now = monotonic()
-        wait = min(self._targets.of(target).wait(now) for target in targets)
-        raise Overloaded("No target of this model can be called now.", retry_after=max(wait, 0.001))
+        raise _resting(min(self._targets.of(target).wait(now) for target in (*targets, *fallbacks)))
 
     def _free(self, exchange: Exchange, targets: Sequence[Target], tried: Sequence[str] = ()) -> Target | None:
         now = monotonic()
@@ -110,10 +110,13 @@ class Attempts:
 
     async def _call(self, exchange: Exchange, target: Target, state: TargetState, first: bool) -> Reply:
         exchange.target = target
-        exchange.tried.append(target.name)
         gates = self.admission.of(target, exchange.model) if self.admission.limited else ()
         if gates and not try_enter_all(gates):
             await enter_all(gates, exchange)
+            if not state.admits(now := monotonic()):  # it has failed others meanwhile
+                leave_all(gates)
+                raise _resting(state.wait(now))
+        exchange.tried.append(target.name)
         call = self._forwards[target.provider]
         began, clock = monotonic(), perf_counter()
         turn = state.begin(began, first)
@@ -146,6 +149,7 @@ class Attempts:
             try:
                 return await committed(exchange, reply, self._observer and self._observer(exchange))
             except BaseException:
+                exchange.guard.disarm()  # the stream was left at a yield, under its limit
                 if reply.close is not None:
                     reply.close()
                 raise
@@ -173,6 +177,10 @@ class Attempts:
             log.warning("target %s: left alone for %.0f s, it fails: %s", target.name, state.wait(now), error.message)
 
 
+def _resting(wait: float) -> Overloaded:
+    return Overloaded("No target of this model can be called now.", retry_after=max(wait, 0.001))
+
+
 class _Course:
     """What is left for an exchange whose first call failed."""
 
@@ -198,7 +206,8 @@ class _Course:
             self._retries += 1
             await asyncio.sleep(wait)
             self._exchange.upstream_seconds += wait
-            return failed
+            if state.admits(monotonic()):  # others' calls may have failed meanwhile
+                return failed
         raise self._final(error)
 
     def _verdict(self, error: UpstreamError) -> Verdict:
