@@ -67,14 +67,17 @@ class Attempts:
         return provider in self._forwards
 
     async def forward(self, exchange: Exchange, named: Sequence[Target] | None = None) -> Reply:
-        """Call targets until one replies. Raises the last call's error, or ``Overloaded`` where none may be called."""
+        """Call targets until one replies. Raises the last call's error, or ``Overloaded`` where none may be called.
+
+        ``named`` targets have no fallbacks: the client chose the provider, not the model alone.
+        """
         if exchange.payload is None:
             await exchange.read()
         targets = named or self._router.ready(exchange) or await self._router.targets(exchange)
         target = targets[0]
         state = self._targets.of(target)
         if not state.admits(monotonic()) or len(targets) > 1:
-            target = await self._first(exchange, targets)
+            target = await self._first(exchange, targets, not named)
             state = self._targets.of(target)
         course: _Course | None = None
         while True:
@@ -82,15 +85,15 @@ class Attempts:
                 return await self._call(exchange, target, state, course is None)
             except UpstreamError as error:
                 error.target = error.target or target.name
-                course = course or _Course(self, exchange, targets)
+                course = course or _Course(self, exchange, targets, None if not named else ())
                 target = await course.after(error, target, state)
                 state = self._targets.of(target)
 
-    async def _first(self, exchange: Exchange, targets: Sequence[Target]) -> Target:
+    async def _first(self, exchange: Exchange, targets: Sequence[Target], may_fall_back: bool) -> Target:
         """The first target that may be called, one with room before one with a queue; fallbacks when none may."""
         if (found := self._free(exchange, targets)) is not None:
             return found
-        fallbacks = await self._router.fallbacks(exchange)
+        fallbacks = await self._router.fallbacks(exchange) if may_fall_back else ()
         if (found := self._free(exchange, fallbacks)) is not None:
             return found
         now = monotonic()
@@ -186,11 +189,13 @@ class _Course:
 
     __slots__ = ("_attempts", "_exchange", "_fallbacks", "_retries", "_targets")
 
-    def __init__(self, attempts: Attempts, exchange: Exchange, targets: Sequence[Target]) -> None:
+    def __init__(
+        self, attempts: Attempts, exchange: Exchange, targets: Sequence[Target], fallbacks: Sequence[Target] | None
+    ) -> None:
         self._attempts = attempts
         self._exchange = exchange
         self._targets = targets
-        self._fallbacks: Sequence[Target] | None = None
+        self._fallbacks = fallbacks  # None: not looked for yet
         self._retries = 0
 
     async def after(self, error: UpstreamError, failed: Target, state: TargetState) -> Target:
