@@ -274,7 +274,13 @@ max_concurrency = 1_000
 max_connections = 50
 keepalive = "2s"
 
-[providers.mock]
+[retry]
+attempts = 2
+[breaker]  # off: the faults would be kept away from the gateway
+failures = 0
+error_rate = 0
+
+[providers.{traffic.PROVIDER}]
 base_url = "http://127.0.0.1:{upstream}/v1"
 {provider}
 
@@ -283,7 +289,7 @@ base_url = "http://127.0.0.1:{closed}/v1"
 {provider}
 
 [models."{messages.MODEL}"]
-targets = [{{ provider = "mock" }}]
+targets = [{{ provider = "{traffic.PROVIDER}" }}]
 
 [models."{traffic.REFUSING}"]
 targets = [{{ provider = "refusing" }}]

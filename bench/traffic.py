@@ -25,6 +25,8 @@ LARGE, SMALLEST, LARGEST = 0.1, 1_000, 2_000_000
 """Share of the bodies above 32 KB; bytes of the smallest and the largest one."""
 REFUSING = "refusing-model"
 """Routed to a port where nobody listens."""
+PROVIDER = "mock"
+"""The provider that answers as ``provide`` does."""
 _PATHS = {"embeddings": "/v1/embeddings", "upload": "/v1/audio/transcriptions"}
 _FORM = b'--soak\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n'
 _TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
@@ -50,7 +52,7 @@ class Errand:
         if self.kind == "upload":
             parts = _FORM % (b"model", messages.MODEL.encode()) + _FORM % (b"mark", self.mark.encode())
             return parts + _FORM % (b"file", b"\0" * self.size) + b"--soak--\r\n"
-        fields: dict[str, Any] = {"model": REFUSING if self.fault == "refuse" else messages.MODEL, "user": self.mark}
+        fields: dict[str, Any] = {"model": self._model(), "user": self.mark}
         text = "x" * self.size
         if self.kind == "embeddings":
             return json.dumps(fields | {"input": text}).encode()
@@ -64,6 +66,12 @@ class Errand:
         if self.kind == "usage":
             fields["stream_options"] = {"include_usage": True}
         return json.dumps(fields).encode()
+
+    def _model(self) -> str:
+        if not self.fault:
+            return messages.MODEL
+        # A target of its own for each fault: what a 429 keeps away must not be the good calls.
+        return REFUSING if self.fault == "refuse" else f"{PROVIDER}/{self.fault}"
 
     def request(self, host: str) -> tuple[bytes, bytes]:
         """Head and body."""

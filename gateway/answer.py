@@ -68,6 +68,9 @@ class Answer:
             if guard is None or (error := guard.caught()) is None:
                 raise
             raise error from None
+        except GeneratorExit:
+            guard = None  # nothing was awaited here: whatever the guard holds by now is another's limit
+            raise
         except (aiohttp.ClientError, OSError) as error:
             raise from_upstream(error, self._name) from error
         finally:

@@ -67,14 +67,17 @@ class Attempts:
         return provider in self._forwards
 
     async def forward(self, exchange: Exchange, named: Sequence[Target] | None = None) -> Reply:
-        """Call targets until one replies. Raises the last call's error, or ``Overloaded`` where none may be called."""
+        """Call targets until one replies. Raises the last call's error, or ``Overloaded`` where none may be called.
+
+        ``named`` targets have no fallbacks: the client chose the provider, not the model alone.
+        """
         if exchange.payload is None:
             await exchange.read()
         targets = named or self._router.ready(exchange) or await self._router.targets(exchange)
         target = targets[0]
         state = self._targets.of(target)
         if not state.admits(monotonic()) or len(targets) > 1:
-            target = await self._first(exchange, targets)
+            target = await self._first(exchange, targets, not named)
             state = self._targets.of(target)
         course: _Course | None = None
         while True:
@@ -82,19 +85,19 @@ class Attempts:
                 return await self._call(exchange, target, state, course is None)
             except UpstreamError as error:
                 error.target = error.target or target.name
-                course = course or _Course(self, exchange, targets)
+                course = course or _Course(self, exchange, targets, None if not named else ())
                 target = await course.after(error, target, state)
                 state = self._targets.of(target)
 
-    async def _first(self, exchange: Exchange, targets: Sequence[Target]) -> Target:
+    async def _first(self, exchange: Exchange, targets: Sequence[Target], may_fall_back: bool) -> Target:
         """The first target that may be called, one with room before one with a queue; fallbacks when none may."""
-        for candidates in (targets, ()):
-            found = self._free(exchange, candidates or await self._router.fallbacks(exchange))
-            if found is not None:
-                return found
+        if (found := self._free(exchange, targets)) is not None:
+            return found
+        fallbacks = await self._router.fallbacks(exchange) if may_fall_back else ()
+        if (found := self._free(exchange, fallbacks)) is not None:
+            return found
         now = monotonic()
-        wait = min(self._targets.of(target).wait(now) for target in targets)
-        raise Overloaded("No target of this model can be called now.", retry_after=max(wait, 0.001))
+        raise _resting(min(self._targets.of(target).wait(now) for target in (*targets, *fallbacks)))
 
     def _free(self, exchange: Exchange, targets: Sequence[Target], tried: Sequence[str] = ()) -> Target | None:
         now = monotonic()
@@ -110,10 +113,13 @@ class Attempts:
 
     async def _call(self, exchange: Exchange, target: Target, state: TargetState, first: bool) -> Reply:
         exchange.target = target
-        exchange.tried.append(target.name)
         gates = self.admission.of(target, exchange.model) if self.admission.limited else ()
         if gates and not try_enter_all(gates):
             await enter_all(gates, exchange)
+            if not state.admits(now := monotonic()):  # it has failed others meanwhile
+                leave_all(gates)
+                raise _resting(state.wait(now))
+        exchange.tried.append(target.name)
         call = self._forwards[target.provider]
         began, clock = monotonic(), perf_counter()
         turn = state.begin(began, first)
@@ -146,6 +152,7 @@ class Attempts:
             try:
                 return await committed(exchange, reply, self._observer and self._observer(exchange))
             except BaseException:
+                exchange.guard.disarm()  # the stream was left at a yield, under its limit
                 if reply.close is not None:
                     reply.close()
                 raise
@@ -173,16 +180,22 @@ class Attempts:
             log.warning("target %s: left alone for %.0f s, it fails: %s", target.name, state.wait(now), error.message)
 
 
+def _resting(wait: float) -> Overloaded:
+    return Overloaded("No target of this model can be called now.", retry_after=max(wait, 0.001))
+
+
 class _Course:
     """What is left for an exchange whose first call failed."""
 
     __slots__ = ("_attempts", "_exchange", "_fallbacks", "_retries", "_targets")
 
-    def __init__(self, attempts: Attempts, exchange: Exchange, targets: Sequence[Target]) -> None:
+    def __init__(
+        self, attempts: Attempts, exchange: Exchange, targets: Sequence[Target], fallbacks: Sequence[Target] | None
+    ) -> None:
         self._attempts = attempts
         self._exchange = exchange
         self._targets = targets
-        self._fallbacks: Sequence[Target] | None = None
+        self._fallbacks = fallbacks  # None: not looked for yet
         self._retries = 0
 
     async def after(self, error: UpstreamError, failed: Target, state: TargetState) -> Target:
@@ -198,7 +211,8 @@ class _Course:
             self._retries += 1
             await asyncio.sleep(wait)
             self._exchange.upstream_seconds += wait
-            return failed
+            if state.admits(monotonic()):  # others' calls may have failed meanwhile
+                return failed
         raise self._final(error)
 
     def _verdict(self, error: UpstreamError) -> Verdict:

@@ -53,10 +53,12 @@ async def committed(exchange: Exchange, reply: Reply, observer: Callable[[Event]
         pass  # looked at below
     finally:
         exchange.upstream_seconds += perf_counter() - began
-    if isinstance(events.failed, InBandError):
-        raise _refusal(reader, events.failed, exchange)
-    if events.failed is not None:
-        raise events.failed
+    # What came behind a first meaningful event, in the same read, is the client's to see; the relay meets it again.
+    if not reader.started:
+        if isinstance(events.failed, InBandError):
+            raise _refusal(reader, events.failed, exchange)
+        if events.failed is not None:
+            raise events.failed
     exchange.committed = True
     reply.first, reply.stream, reply.events = b"".join(held), blocks, events
     return reply

@@ -21,7 +21,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import ERROR, RequestHandler
 
-from gateway.errors import GatewayError, InternalError, InvalidRequest, render_body
+from gateway.errors import GatewayError, InternalError, InvalidRequest, RouteNotFound, render_body
 from gateway.outbox import outbox
 
 LINGER = 2.0
@@ -238,6 +238,8 @@ class Connection(RequestHandler):
             response = await _InOwnContext(handler(request))
         except ConnectionError:
             return False
+        except web.HTTPException:  # no route matches a path with a line break in it
+            response = refusal(RouteNotFound("There is nothing at this path."))
         except Exception as error:  # noqa: BLE001 - answered, and logged
             response = self.handle_error(request, 500, error)
         finally:

@@ -159,10 +159,12 @@ class PlainStream:
         return told_as_whole(data)
 
     def event(self, name: str | None, data: bytes) -> int:
+        if name == "error":
+            return ERROR
         self.started = True
         if b'"usage"' in data:
             try:
                 self.usage = read_usage(orjson.loads(data)) or self.usage
             except ValueError:
                 return PASS
-        return ERROR if name == "error" else PASS
+        return PASS

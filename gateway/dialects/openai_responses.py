@@ -35,13 +35,15 @@ class ResponsesStream:
         if not isinstance(body, dict):
             raise ValueError("not an object")
         kind = body.get("type")
-        if not self.started and kind not in _OPENING:
-            self.started = True
         if kind in _TERMINAL:
             self.done = True
             self.usage = read_usage(body.get("response")) or self.usage
             self.finished = kind != "response.failed"
-        return ERROR if kind in ("error", "response.failed") else PASS
+        if kind in ("error", "response.failed"):
+            return ERROR
+        if not self.started and kind not in _OPENING:
+            self.started = True
+        return PASS
 
     def refusal(self, data: bytes) -> tuple[int, bytes]:
         """Status and body of a whole answer that tells the error of an event: of ``error``, whose fields may stand at

@@ -27,6 +27,12 @@ SECRET = "sk-the-providers-own-secret"
 CONFIG = f"""
 default_provider = "stub"
 
+[retry]
+attempts = 1
+[breaker]
+failures = 0
+error_rate = 0
+
 [plugins.rate_limit]
 requests_per_minute = 10_000_000
 

@@ -100,7 +100,8 @@ def paced(gap_after: int) -> Script:
 LAST = len(chat_events(20, usage=USAGE)) - 1
 PHASES: dict[str, tuple[Script, int]] = {
     "waiting for the head": (silent, 0),
-    "first event": (paced(1), 1),
+    "held event": (paced(1), 0),  # the role alone says nothing; the head waits for more
+    "first event": (paced(2), 2),
     "middle": (paced(10), 10),
     "final usage event": (paced(LAST), LAST - 1),  # the gateway takes the usage event out
 }

@@ -30,14 +30,21 @@ from gateway.testing.answers import SSE
 from gateway.testing.wire import encode_head, json_bytes
 
 CONFIG = """
+[retry]
+attempts = 2
+budget = 1.0
+backoff = "10ms"
+[breaker]
+failures = 0
+error_rate = 0
 [providers.stub]
 type = "openai_compat"
 base_url = "http://127.0.0.1:$port/v1"
-timeouts = { idle = "500ms" }
+timeouts = { first_token = "500ms", idle = "500ms" }
 [providers.omits]
 type = "openai_compat"
 base_url = "http://127.0.0.1:$port/v1"
-timeouts = { idle = "500ms" }
+timeouts = { first_token = "500ms", idle = "500ms" }
 done_marker = false
 [providers.spare]
 type = "echo"
@@ -45,6 +52,8 @@ type = "echo"
 targets = [{ provider = "stub" }]
 [models.omits]
 targets = [{ provider = "omits" }]
+[models.limited]
+targets = [{ provider = "stub", model = "limited" }]
 [models.safe]
 targets = [{ provider = "stub" }]
 fallbacks = ["spare"]
@@ -99,6 +108,10 @@ async def ask(gateway: GatewayProcess, surface: str, model: str = "m") -> Respon
         return await client.read()
 
 
+OPENING = {"chat/completions": 1, "completions": 0, "responses": 1}
+"""Events of each surface that say nothing yet: they are held, and a break behind them is tried again."""
+CALLS = {"chat/completions": 2, "completions": 2, "responses": 1}
+"""A response is stored unless the request says otherwise: a second one would be kept there, too."""
 CASES = [(surface, count) for surface, events in DIALECTS.items() for count in range(len(events))]
 
 
@@ -109,10 +122,13 @@ async def test_r28_r29_a_stream_that_breaks_says_so(
 ) -> None:
     events = DIALECTS[surface][:count]
     upstream.script = stream(events, ending=ending)
-    if not count:
+    if count <= OPENING[surface]:
         reply = await ask(gateway, surface)
         assert reply.status == (504 if ending == "stall" else 502)
+        assert reply.header("content-type") == "application/json"
         assert reply.json["error"]["code"].startswith("upstream_")
+        assert reply.header("x-should-retry") == "false"
+        assert len(upstream.calls) == CALLS[surface]
         return
     with pytest.raises(Truncated) as cut:
         await ask(gateway, surface)
@@ -247,9 +263,9 @@ IN_BAND = event({"error": {"message": "overloaded", "code": 529}})
 async def test_r30_an_error_first_is_a_whole_error(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
     upstream.script = stream([IN_BAND, event(b"[DONE]")])
     reply = await ask(gateway, "chat/completions")
-    assert reply.status == 502
-    assert reply.header("content-type") == "application/json"
-    assert reply.json["error"]["code"] == "upstream_protocol_error"
+    assert (reply.status, reply.header("content-type")) == (529, "application/json")
+    assert reply.json["error"] == {"message": "overloaded", "type": None, "param": None, "code": 529}
+    assert len(upstream.calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -265,13 +281,17 @@ async def test_r30_an_error_first_falls_back(
     assert len(upstream.calls) == 1
 
 
+@pytest.mark.parametrize(
+    "chunks", [[*CHAT[:2], IN_BAND, CHAT[-1]], [CHAT[0] + CHAT[1] + IN_BAND]], ids=["apart", "in one read"]
+)
 async def test_r30_an_error_behind_content_is_forwarded_and_cut(
-    gateway: GatewayProcess, upstream: ScriptedUpstream
+    gateway: GatewayProcess, upstream: ScriptedUpstream, chunks: list[bytes]
 ) -> None:
-    upstream.script = stream([*CHAT[:2], IN_BAND, CHAT[-1]], pause=0.1)  # read at once, it would be the answer
+    upstream.script = stream(chunks)
     with pytest.raises(Truncated) as cut:
         await ask(gateway, "chat/completions", "safe")
     assert cut.value.received == b"".join([*CHAT[:2], IN_BAND])
+    assert len(upstream.calls) == 1
 
 
 async def test_r30_a_failed_response_arrives_whole(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
@@ -285,10 +305,11 @@ async def test_r30_a_failed_response_arrives_whole(gateway: GatewayProcess, upst
 
 
 async def test_r30_a_refusal_of_a_stream_is_no_stream(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
-    upstream.script = error(429, "slow down", headers={"Retry-After": "3"})
-    reply = await ask(gateway, "chat/completions")
-    assert (reply.status, reply.header("content-type"), reply.header("retry-after")) == (429, "application/json", "3")
+    upstream.script = error(429, "slow down", headers={"Retry-After": "6"})
+    reply = await ask(gateway, "chat/completions", "limited")
+    assert (reply.status, reply.header("content-type"), reply.header("retry-after")) == (429, "application/json", "6")
     assert reply.json["error"]["message"] == "slow down"
+    assert len(upstream.calls) == 1  # six seconds are too long to let a client wait
 
 
 async def test_r34_nothing_is_repeated_once_content_was_sent(
