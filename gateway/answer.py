@@ -24,7 +24,9 @@ WHOLE_LIMIT = 64 << 20
 class Answer:
     """An upstream's answer: head now, body as it comes."""
 
-    __slots__ = ("_close", "_content", "_deadline", "_exchange", "_first_by", "_idle", "_name", "headers", "status")
+    __slots__ = (
+        "_close", "_content", "_deadline", "_exchange", "_first_by", "_idle", "_limited", "_name", "headers", "status",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Answer:
         self._deadline = sent + limits.total if limits.total else inf
         streamed = exchange is not None and exchange.stream
         self._first_by = sent + limits.first_token if streamed and limits.first_token else inf
+        self._limited = self._deadline < inf or self._first_by < inf
         self._name = endpoint.name
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -54,10 +57,8 @@ class Answer:
         guard = self._exchange.guard if self._exchange is not None else None
         try:
             while True:
-                if self._first_by < inf and self._exchange is not None and not self._exchange.committed:
-                    self._arm_first(guard)
-                elif self._deadline < inf:
-                    self._arm_deadline(guard)
+                if self._limited:
+                    self._arm(guard)
                 elif guard is not None:
                     guard.arm(self._idle, self._stalled)
                 block = await content.readany()
@@ -105,6 +106,19 @@ class Answer:
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else abort it. Idempotent."""
         self._close()
+
+    def _arm(self, guard: Any) -> None:
+        """The limits that hold beside the one between two pieces."""
+        if self._first_by < inf:
+            if self._exchange is not None and not self._exchange.committed:
+                self._arm_first(guard)
+                return
+            self._first_by = inf
+            self._limited = self._deadline < inf
+        if self._deadline < inf:
+            self._arm_deadline(guard)
+        elif guard is not None:
+            guard.arm(self._idle, self._stalled)
 
     def _arm_first(self, guard: Any) -> None:
         """A stream that has said nothing yet: pings are no progress."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from gateway.dialects.openai_chat import ChatStream, PlainStream
-from gateway.dialects.openai_responses import ResponsesStream
+from gateway.dialects.registry import client
 from gateway.errors import UpstreamProtocolError, UpstreamRefused
 from gateway.events import EventStream, InBandError, StreamReader
 from gateway.exchange import Event, Exchange, Reply
@@ -71,9 +71,7 @@ def _refusal(reader: StreamReader, failed: InBandError, exchange: Exchange) -> U
 
 
 def _reader(exchange: Exchange) -> StreamReader:
-    name = exchange.surface.name
-    if name in ("chat", "completions"):
+    surface = exchange.surface
+    if surface.name in ("chat", "completions"):
         return ChatStream(strip_usage=bool(exchange.notes.get("strip_usage")))
-    if name == "responses":
-        return ResponsesStream()
-    return PlainStream()
+    return client(surface.dialect).reader() if surface.chat else PlainStream()

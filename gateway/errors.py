@@ -1,4 +1,4 @@
-"""Every error the gateway raises on purpose, and its one rendering per dialect.
+"""Every error the gateway raises on purpose. How they look in a dialect is in ``gateway.rendering``.
 
 GatewayError
 ├ ConfigError · PluginError                 at start or reload
@@ -28,11 +28,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import aiohttp
-import orjson
 
 
 class GatewayError(Exception):
@@ -283,55 +282,3 @@ def from_upstream(error: BaseException, target: str | None = None) -> UpstreamEr
             mapped.__cause__ = error
             return mapped
     raise error
-
-
-def _openai_type(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    if status == 401:
-        return "authentication_error"
-    if status == 403:
-        return "permission_error"
-    return "invalid_request_error" if status < 500 else "server_error"
-
-
-def _openai_error(error: GatewayError, request_id: str) -> dict[str, Any]:
-    return {
-        "message": f"{error.message} (request id: {request_id})" if request_id else error.message,
-        "type": _openai_type(error.http_status),
-        "param": "model" if isinstance(error, ModelNotFound) else None,
-        "code": error.code,
-    }
-
-
-def _openai_body(error: GatewayError, request_id: str) -> bytes:
-    return orjson.dumps({"error": _openai_error(error, request_id)})
-
-
-def _openai_event(error: GatewayError, request_id: str) -> bytes:
-    # openai-python raises APIError for a chunk whose "error" is truthy; PROTOCOLS.md 1.1.
-    return b"data: " + _openai_body(error, request_id) + b"\n\n"
-
-
-def _responses_event(error: GatewayError, request_id: str) -> bytes:
-    body = _openai_error(error, request_id)
-    event = {"type": "error", "code": body["code"], "message": body["message"], "param": None, "sequence_number": 0}
-    return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
-
-
-_Renderer = Callable[[GatewayError, str], bytes]
-# dialect → (whole error body, error event inside a stream)
-RENDERERS: dict[str, tuple[_Renderer, _Renderer]] = {
-    "openai_chat": (_openai_body, _openai_event),
-    "openai_responses": (_openai_body, _responses_event),
-}
-
-
-def render_body(error: GatewayError, dialect: str, request_id: str) -> bytes:
-    """The error as a whole JSON body in ``dialect``."""
-    return RENDERERS[dialect][0](error, request_id)
-
-
-def render_event(error: GatewayError, dialect: str, request_id: str) -> bytes:
-    """The error as the event that ends a stream in ``dialect``; never a success marker."""
-    return RENDERERS[dialect][1](error, request_id)

@@ -21,8 +21,9 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import ERROR, RequestHandler
 
-from gateway.errors import GatewayError, InternalError, InvalidRequest, RouteNotFound, render_body
+from gateway.errors import GatewayError, InternalError, InvalidRequest, RouteNotFound
 from gateway.outbox import outbox
+from gateway.rendering import render_body
 
 LINGER = 2.0
 """Seconds the rest of a body is read and dropped after an answer that did not wait for it.

@@ -1,18 +1,16 @@
-"""Health of the providers, asked in parallel, and the list of models, in the caller's shape."""
+"""Health of the providers, asked in parallel."""
 
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter, time
+from time import perf_counter
 from typing import Any
 
 import orjson
 
-from gateway.dispatch import Answer
-from gateway.errors import GatewayError, ModelNotFound
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Reply
 from gateway.plugins import Call, Plugins
-from gateway.routing import Router
 
 LIMIT = 5.0
 """Seconds one provider may take for its health check."""
@@ -53,31 +51,3 @@ async def _ask(check: Call) -> dict[str, Any]:
     if reason:
         result["reason"] = reason
     return result
-
-
-def models_answer(router: Router) -> Answer:
-    """``GET /v1/models`` and ``GET /v1/models/{id}`` in OpenAI's shape, with only what the caller may use."""
-    started = int(time())
-
-    async def answer(exchange: Exchange) -> Reply:
-        listed: dict[str, dict[str, Any]] = {
-            name: {"id": name, "object": "model", "created": started, "owned_by": "hookgate"} for name in router.names
-        }
-        for provider, models in (await router.catalog.models()).items():
-            for model in models:
-                listed.setdefault(model["id"], {"object": "model", "created": started, "owned_by": provider, **model})
-        principal = exchange.principal
-        visible = [model for name, model in listed.items() if principal is None or principal.allows(name)]
-        if not exchange.tail:
-            return _json({"object": "list", "data": visible})
-        wanted = exchange.request.match_info["tail"]
-        found = next((model for model in visible if model["id"] == wanted), None)
-        if found is None:
-            raise ModelNotFound("The model does not exist or is not served here.")
-        return _json(found)
-
-    return answer
-
-
-def _json(body: Any) -> Reply:
-    return Reply(200, {"content-type": "application/json"}, orjson.dumps(body))

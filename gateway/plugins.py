@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from gateway import hookspecs
 from gateway.admission import Admission
 from gateway.config import CORE_KEYS, Config, Document, did_you_mean
+from gateway.dialects.models import Models
 from gateway.errors import GatewayError, PluginError
 from gateway.finder import Finder
 from gateway.targets import Targets
@@ -104,6 +105,8 @@ class Runtime:
     tasks: set[asyncio.Task[Any]] = attrs.field(factory=set)
     admission: Admission = attrs.field(default=attrs.Factory(lambda self: Admission(self.config), takes_self=True))
     """How many calls run at once at each provider and target, where that is limited."""
+    models: Models = attrs.field(default=attrs.Factory(lambda self: _models(self.config), takes_self=True))
+    """What upstream models can take: ``models.of(name)``."""
     targets: Targets = attrs.field(
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )
@@ -146,6 +149,14 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _models(config: Config) -> Models:
+    rows = []
+    for glob, flags in config.capabilities.items():
+        given = {name: value for name, value in attrs.asdict(flags).items() if value is not None}
+        rows.append(((glob,), given))
+    return Models(rows)
 
 
 class Call:

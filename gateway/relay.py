@@ -22,12 +22,12 @@ from gateway.errors import (
     RequestTimeout,
     StreamInterrupted,
     UpstreamError,
-    render_event,
 )
 from gateway.events import InBandError
 from gateway.exchange import Exchange, Reply
 from gateway.front import SENT
 from gateway.outbox import outbox
+from gateway.rendering import render_event
 
 SLOW_READER = 60.0
 """Seconds a client may make no progress reading before it is cut and its upstream aborted."""

@@ -7,8 +7,9 @@ from time import perf_counter
 
 from multidict import CIMultiDict, istr
 
-from gateway.errors import GatewayError, RateLimited, UpstreamError, UpstreamRefused, render_body
+from gateway.errors import GatewayError, RateLimited, UpstreamError, UpstreamRefused
 from gateway.exchange import Exchange, Reply
+from gateway.rendering import render_body
 
 # Names that need no folding each time.
 _ID, _TARGET, _CACHE = istr("x-request-id"), istr("x-gateway-target"), istr("x-gateway-cache")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import Any, Union
 
 import attrs
 from attrs.validators import and_, ge, gt, le, min_len, optional
 
+from gateway.dialects.capabilities import Capabilities
 from gateway.exchange import Target
 from gateway.units import Duration, Size
 
@@ -217,6 +218,16 @@ class Model:
     """Tokens a request may have, by a rough estimate, for this model to be taken as a fallback; 0 does not look."""
 
 
+Flags: Any = attrs.make_class(
+    "Flags",
+    {field.name: attrs.field(default=None, type=Union[field.type, None]) for field in attrs.fields(Capabilities)},
+    frozen=True,
+    kw_only=True,
+)
+"""``[capabilities."GLOB"]``: what upstream models of such names can take, where the built-in table is wrong or silent.
+The keys are those of ``gateway.dialects.capabilities.Capabilities``."""
+
+
 @attrs.frozen(kw_only=True)
 class State:
     """``[state]``: where limits and usage are shared. Empty so far: this process keeps them itself."""
@@ -242,3 +253,7 @@ class Config:
     keys: dict[str, Key] = attrs.field(factory=dict)
     providers: dict[str, ProviderConfig] = attrs.field(factory=dict)
     models: dict[str, Model] = attrs.field(factory=dict)
+    capabilities: dict[str, Flags] = attrs.field(factory=dict)
+    strict: bool = False
+    """Refuse a request that a translation cannot carry whole, instead of naming what it left out in
+    ``x-gateway-dropped``."""

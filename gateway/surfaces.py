@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 from urllib.parse import unquote
 
 import attrs
 from aiohttp import web
 
-from gateway import health
+from gateway import health, listing
 from gateway.dispatch import Answer, Dispatcher
 from gateway.errors import RouteNotFound, UpgradeRequired
 from gateway.exchange import Exchange, Reply, Surface
@@ -66,10 +67,19 @@ ALIASES = frozenset({
 })  # fmt: skip
 _MODELS = Surface("models", _CHAT, "/models", "any")
 _MODEL = Surface("models", _CHAT, "/models/{tail}", "any")
+_GEMINI_MODELS = Surface("models", _GEMINI, "/models", "any")
+_GEMINI_MODEL = Surface("models", _GEMINI, "/models/{tail}", "any")
 _HEALTH = Surface("health", _CHAT, "/health", "any")
 _PLUGIN = Surface("plugin", _CHAT, "", "any")
 _NOWHERE = Surface("none", _CHAT, "", "any")
 _PLAIN = {"server": "hookgate", "content-type": "text/plain; charset=utf-8"}
+
+
+_Add = Callable[[str, str, Handler], None]
+
+
+class _Run(Protocol):
+    def __call__(self, surface: Surface, answer: Answer | None = None) -> Handler: ...
 
 
 @attrs.frozen
@@ -100,21 +110,9 @@ def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
         add(method, path, _static(text))
     add("*", "/health/ready", ready)
     add("GET", "/health", run(_HEALTH, health.Health(dispatcher.plugins).answer))
-    catalog = health.models_answer(dispatcher.router)
-    add("GET", "/v1/models", run(_MODELS, catalog))
-    add("GET", "/v1/models/{tail:.+}", run(_MODEL, catalog))
+    _add_models(add, run, dispatcher)
     add("GET", "/v1/responses", run(_NOWHERE, _upgrade_or(_nowhere)))
-    for path in ("/v1/models/{tail:.+}", "/v1beta/models/{tail:.+}"):
-        add("POST", path, _gemini(dispatcher))
-    for method, path, surface in SURFACES:
-        pattern = path.replace("{tail}", "{tail:.+}")
-        add(method, f"/v1{pattern}", run(surface))
-        if path in ALIASES:
-            add(method, pattern, run(surface))
-        if path in DEPLOYMENTS:
-            add(method, f"/openai/deployments/{{model}}{pattern}", _deployment(dispatcher, surface))
-    for path, surface in OLLAMA:
-        add("POST", path, run(surface))
+    _add_surfaces(add, run, dispatcher)
     add("*", "/v1/{tail:.+}", run(PASSTHROUGH, _upgrade_or(dispatcher.forward)))
     add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH, _upgrade_or(dispatcher.forward_to_named)))
     for item in dispatcher.plugins.manager.hook.routes():
@@ -125,6 +123,27 @@ def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
     add("*", "/{tail:.*}", run(_NOWHERE, _upgrade_or(_nowhere)))
     application.freeze()
     return Routes(application, exact)
+
+
+def _add_models(add: _Add, run: _Run, dispatcher: Dispatcher) -> None:
+    """The lists of models, in the shape of whoever asks."""
+    catalog = listing.Listing(dispatcher.router)
+    add("GET", "/v1/models", run(_MODELS, catalog.by_headers))
+    add("GET", "/v1/models/{tail:.+}", run(_MODEL, catalog.by_headers))
+    add("GET", "/v1beta/models", run(_GEMINI_MODELS, catalog.gemini))
+    add("GET", "/v1beta/models/{tail:.+}", run(_GEMINI_MODEL, catalog.gemini))
+
+
+def _add_surfaces(add: _Add, run: _Run, dispatcher: Dispatcher) -> None:
+    for path in ("/v1/models/{tail:.+}", "/v1beta/models/{tail:.+}"):
+        add("POST", path, _gemini(dispatcher))
+    for method, path, surface in SURFACES:
+        pattern = path.replace("{tail}", "{tail:.+}")
+        add(method, f"/v1{pattern}", run(surface))
+        if path in ALIASES:
+            add(method, pattern, run(surface))
+        if path in DEPLOYMENTS:
+            add(method, f"/openai/deployments/{{model}}{pattern}", _deployment(dispatcher, surface))
 
 
 def _exchange(dispatcher: Dispatcher, surface: Surface, answer: Answer | None) -> Handler:

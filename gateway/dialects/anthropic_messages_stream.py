@@ -226,10 +226,9 @@ class Reader:
             return ERROR
         return PASS
 
-    def refusal(self, data: bytes) -> tuple[int, str, str]:
-        """Status, code and message of an event that ``event`` called an error."""
-        error = _stream_error(orjson.loads(data))
-        return error.status, error.code, error.message
+    def refusal(self, data: bytes) -> tuple[int, bytes]:
+        """Status and body of a whole answer that tells an event that ``event`` called an error: they look alike."""
+        return _stream_error(orjson.loads(data)).status, data
 
     def _count(self, part: Any) -> None:
         if isinstance(part, dict):

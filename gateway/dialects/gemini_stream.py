@@ -165,10 +165,9 @@ class Reader:
         self.finished = self.done
         return PASS
 
-    def refusal(self, data: bytes) -> tuple[int, str, str]:
-        """Status, code and message of an event that is an error."""
-        error = stream_error(orjson.loads(data))
-        return error.status, error.code, error.message
+    def refusal(self, data: bytes) -> tuple[int, bytes]:
+        """Status and body of a whole answer that tells an event that is an error: they look alike."""
+        return stream_error(orjson.loads(data)).status, data
 
     def _candidate(self, candidate: _Chunk, index: int) -> None:
         content = candidate.get("content")

@@ -1,19 +1,29 @@
-"""The dialects that clients speak, each as one object: what it takes to understand them and to answer them.
-
-A module of a dialect is imported when a surface that speaks it is built, and registers how its errors look.
-"""
+"""The dialects that clients speak, each as one object: what it takes to understand them and to answer them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib import import_module
 from typing import Any, Protocol
 
 import attrs
 
-from gateway import errors
-from gateway.errors import GatewayError
+from gateway.dialects import (
+    anthropic_client,
+    anthropic_encoder,
+    anthropic_messages_reply,
+    anthropic_messages_stream,
+    gemini_client,
+    gemini_encoder,
+    gemini_error,
+    gemini_reply,
+    gemini_stream,
+    openai_chat,
+    openai_chat_reply,
+    openai_responses,
+    openai_responses_reply,
+    openai_responses_stream,
+    openai_responses_to_chat,
+)
 from gateway.events import StreamReader
 
 Translated = tuple[dict[str, Any], list[str]]
@@ -38,7 +48,7 @@ class Client:
 
     request_to_chat: Callable[[Mapping[str, Any]], Translated]
     """The client's chat request as a canonical one. Raises ``InvalidRequest``."""
-    reply_from_chat: Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+    reply_from_chat: Callable[[dict[str, Any], Mapping[str, Any]], Mapping[str, Any]]
     """A canonical reply, and the client's request → the client's reply."""
     encoder: Callable[[Mapping[str, Any]], Encoder]
     """For a stream that answers the client's request."""
@@ -52,27 +62,47 @@ class Client:
     """Content type of a stream."""
 
 
-# Dialect → the module that has its ``CLIENT``.
-_MODULES = {
-    "openai_chat": "openai_chat_client",
-    "openai_responses": "openai_responses_client",
-    "anthropic_messages": "anthropic_messages_client",
-    "gemini": "gemini_client_side",
-    "ollama": "ollama_client",
+def _itself(body: Mapping[str, Any]) -> Translated:
+    return dict(body), []
+
+
+CLIENTS = {
+    "openai_chat": Client(
+        request_to_chat=_itself,
+        reply_from_chat=openai_chat_reply.reply_from_chat,
+        encoder=openai_chat_reply.Encoder,
+        reader=openai_chat.ChatStream,
+        error_body=openai_chat_reply.error_body,
+        error_event=openai_chat_reply.error_event,
+    ),
+    "openai_responses": Client(
+        request_to_chat=openai_responses_to_chat.request_to_chat,
+        reply_from_chat=openai_responses_reply.reply_from_chat,
+        encoder=openai_responses_stream.Encoder,
+        reader=openai_responses.ResponsesStream,
+        error_body=openai_chat_reply.error_body,
+        error_event=openai_responses_stream.error_event,
+    ),
+    "anthropic_messages": Client(
+        request_to_chat=anthropic_client.request_to_chat,
+        reply_from_chat=anthropic_messages_reply.reply_from_chat,
+        encoder=anthropic_encoder.Encoder,
+        reader=anthropic_messages_stream.Reader,
+        error_body=anthropic_messages_reply.error_body,
+        error_event=anthropic_messages_reply.error_event,
+    ),
+    "gemini": Client(
+        request_to_chat=gemini_client.request_to_chat,
+        reply_from_chat=gemini_reply.reply_from_chat,
+        encoder=gemini_encoder.Encoder,
+        reader=gemini_stream.Reader,
+        error_body=gemini_error.error_body,
+        error_event=gemini_error.error_event,
+    ),
 }
+"""Dialect → how its clients are served."""
 
 
-@cache
 def client(dialect: str) -> Client:
-    """The dialect by its name; its errors are rendered from now on."""
-    found: Client = import_module(f"gateway.dialects.{_MODULES[dialect]}").CLIENT
-    if dialect not in errors.RENDERERS:
-        errors.RENDERERS[dialect] = (_renderer(found.error_body), _renderer(found.error_event))
-    return found
-
-
-def _renderer(render: Callable[[int, str, str, str], bytes]) -> Callable[[GatewayError, str], bytes]:
-    def rendered(error: GatewayError, request_id: str) -> bytes:
-        return render(error.http_status, error.code, error.message, request_id)
-
-    return rendered
+    """The dialect of a surface."""
+    return CLIENTS[dialect]
