@@ -315,7 +315,9 @@ def _openai_event(error: GatewayError, request_id: str) -> bytes:
 
 def _responses_event(error: GatewayError, request_id: str) -> bytes:
     body = _openai_error(error, request_id)
+    # The documented fields, and "error", without which openai-python would take it for one event among others.
     event = {"type": "error", "code": body["code"], "message": body["message"], "param": None, "sequence_number": 0}
+    event["error"] = body
     return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
