@@ -1,7 +1,8 @@
 """Chat and legacy completions for clients that speak them, in front of a provider that speaks another dialect.
 
 The canonical form is chat, so little is left to do: usage goes to who asked for it; the prompt of a legacy completion
-becomes a message, and its answer the text of one. Readers of streams that pass through unchanged are in ``openai_chat``.
+becomes a message, and its answer the text of one. Readers of streams that pass through unchanged are in
+``openai_chat``.
 """
 
 from __future__ import annotations

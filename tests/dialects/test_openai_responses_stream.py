@@ -425,3 +425,19 @@ def test_whole_and_streamed_answers_agree() -> None:
     chat = {**HEAD, "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": USAGE}
     streamed = encoded({}, [*TEXT, called(0, "f", "{}", id="1")], "tool_calls")[-1]["response"]
     assert reply_from_chat(chat, {}, answer_id="a1") == streamed
+
+
+def test_the_official_client_follows_the_stream() -> None:
+    chunks = [chunk({"reasoning_content": "hm"}), *TEXT, called(0, "f", '{"a":', id="1"), called(0, text="1}")]
+    encoder = Encoder({}, "a1")
+    block = b"".join([encoder.feed(each) for each in [*chunks, chunk(finish_reason="tool_calls")]]) + encoder.end()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=block)
+
+    transport = httpx2.MockTransport(answer)
+    client = openai.OpenAI(api_key="k", base_url="http://127.0.0.1:1", http_client=httpx2.Client(transport=transport))
+    with client.responses.stream(model="m", input="hi") as stream:
+        response = stream.get_final_response()
+    assert response.output_text == "Hello"
+    assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
