@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Union
+from typing import Any
 
 import attrs
 from attrs.validators import and_, ge, gt, le, min_len, optional
@@ -218,9 +218,13 @@ class Model:
     """Tokens a request may have, by a rough estimate, for this model to be taken as a fallback; 0 does not look."""
 
 
+def _or_none(kind: Any) -> Any:
+    return kind | None
+
+
 Flags: Any = attrs.make_class(
     "Flags",
-    {field.name: attrs.field(default=None, type=Union[field.type, None]) for field in attrs.fields(Capabilities)},
+    {field.name: attrs.field(default=None, type=_or_none(field.type)) for field in attrs.fields(Capabilities)},
     frozen=True,
     kw_only=True,
 )

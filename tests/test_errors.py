@@ -34,6 +34,9 @@ def test_r28_the_error_event_is_no_success_marker() -> None:
     assert event.startswith(b"data: {") and event.endswith(b"}\n\n") and b"[DONE]" not in event
     event = errors.render_event(errors.StreamInterrupted("broke"), "openai_responses", "rid")
     assert event.startswith(b"event: error\n") and b"completed" not in event
+    assert orjson.loads(event.split(b"data: ")[1])["error"]["code"] == "stream_interrupted", (
+        "openai-python raises by it"
+    )
 
 
 _KEY: Any = SimpleNamespace(host="h", port=443, is_ssl=True, ssl=True)  # what aiohttp's errors say of an address

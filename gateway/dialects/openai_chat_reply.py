@@ -1,7 +1,8 @@
-"""Chat answers for clients that speak chat, in front of a provider that speaks another dialect.
+"""Chat and legacy completions for clients that speak them, in front of a provider that speaks another dialect.
 
-The canonical form is chat, so little is left to do: usage goes to who asked for it, and legacy completions take the
-text out of the messages. Readers of streams that pass through unchanged are in ``openai_chat``.
+The canonical form is chat, so little is left to do: usage goes to who asked for it; the prompt of a legacy completion
+becomes a message, and its answer the text of one. Readers of streams that pass through unchanged are in
+``openai_chat``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,32 @@ from typing import Any
 
 import orjson
 
+from gateway.dialects.dropped import Dropped
+from gateway.errors import InvalidRequest
+
 _DONE = b"data: [DONE]\n\n"
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def text_request_to_chat(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A legacy Completions request → chat, its prompt the one message, and the names of what chat cannot say.
+
+    Raises ``InvalidRequest`` for token ids and for several prompts.
+    """
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise InvalidRequest("prompt: this provider takes one string; it takes no token ids and no list of prompts.")
+    dropped = Dropped()
+    lost = {name: body.get(name) for name in ("suffix", "best_of", "echo")}
+    dropped.others(lost, ())
+    chat = {name: value for name, value in body.items() if name not in ("prompt", "logprobs", *lost)}
+    chat["messages"] = [{"role": "user", "content": prompt}]
+    most = body.get("logprobs")
+    if isinstance(most, int) and most is not False:
+        chat |= {"logprobs": True, "top_logprobs": int(most)}
+    return chat, dropped.names
 
 
 def reply_from_chat(chat: dict[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:

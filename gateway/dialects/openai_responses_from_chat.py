@@ -154,7 +154,7 @@ def _turn(message: Mapping[str, Any], where: str, custom: set[Any], dropped: Dro
     thoughts, foreign = items_of_details(message.get("reasoning_details"))
     if foreign:
         dropped.add("messages.reasoning_details")
-    if not thoughts and message.get("reasoning_content"):
+    elif not thoughts and message.get("reasoning_content"):
         dropped.add("messages.reasoning_content")
     said = [*_said(message, where), *_calls(message.get("tool_calls"), where, custom)]
     kept = ("role", "content", "refusal", "tool_calls", "reasoning_content", "reasoning_details", "reasoning")

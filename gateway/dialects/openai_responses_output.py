@@ -309,7 +309,7 @@ class Output:
         text = "".join(call.pieces)
         at = {"item_id": call.item["id"], "output_index": call.place}
         if not call.custom:
-            if not text:
+            if not text and status == "completed":
                 text = "{}"
                 self._grow(call, text)
             self._tell("response.function_call_arguments.done", **at, name=call.item["name"], arguments=text)
