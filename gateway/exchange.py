@@ -5,7 +5,7 @@ Imports nothing of ours, so that everything else may import it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from time import perf_counter
 from typing import Any, Literal
@@ -38,6 +38,8 @@ class Surface:
     """A complete answer may be stored and replayed."""
     chat: bool = False
     """It asks a model for an answer, so that it can be told in any dialect."""
+    counts: bool = False
+    """It asks how many tokens such a question has."""
     embeds: bool = False
     """It asks for embeddings, likewise."""
     streams: Literal["asked", "always", "never", "unless"] = "asked"
@@ -227,6 +229,10 @@ class Exchange:
         if self.payload is None:
             self.payload = self._ready(self)
         return self.payload
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Note what a translation could not carry, for ``x-gateway-dropped``."""
+        self.dropped += [name for name in names if name not in self.dropped]
 
     def repeatable(self) -> bool:
         """Whether a provider that gets this request twice has only spent tokens: nothing of it is kept there."""

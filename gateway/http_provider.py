@@ -170,9 +170,9 @@ class HttpProvider:
         code, message = error_to_chat(answer.status, raw)
         raise refused(exchange, answer.status, code, message, retry_after=retry_after(answer.headers, raw, time()))
 
-    async def healthy(self, path: str) -> str | None:
+    async def healthy(self, path: str, headers: Mapping[str, str] = {}) -> str | None:
         """``check_health`` by asking for ``path``."""
-        answer = await self.endpoint.send(None, "GET", path)
+        answer = await self.endpoint.send(None, "GET", path, headers=headers)
         answer.close()
         return None if answer.status < 400 else f"answered {answer.status}"
 

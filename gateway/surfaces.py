@@ -26,7 +26,11 @@ SURFACES: tuple[tuple[str, str, Surface], ...] = (
     ("POST", "/embeddings", Surface("embeddings", _CHAT, "/embeddings", "json", True, True, embeds=True)),
     ("POST", "/responses", Surface("responses", _RESPONSES, "/responses", "json", True, stores=True, chat=True)),
     ("POST", "/messages", Surface("messages", _MESSAGES, "/messages", "json", True, chat=True)),
-    ("POST", "/messages/count_tokens", Surface("count_tokens", _MESSAGES, "/messages/count_tokens", "json", True)),
+    (
+        "POST",
+        "/messages/count_tokens",
+        Surface("count_tokens", _MESSAGES, "/messages/count_tokens", "json", True, counts=True),
+    ),
     ("POST", "/moderations", Surface("moderations", _CHAT, "/moderations", "any", True, True)),
     ("POST", "/rerank", Surface("rerank", _CHAT, "/rerank", "json", True, True)),
     ("POST", "/images/generations", Surface("images", _CHAT, "/images/generations", "any")),
@@ -46,7 +50,7 @@ ACTIONS = {
     "streamGenerateContent": Surface(
         "generate_content", _GEMINI, "/models/{tail}", "json", True, chat=True, streams="always"
     ),
-    "countTokens": Surface("gemini_count_tokens", _GEMINI, "/models/{tail}", "json", True),
+    "countTokens": Surface("gemini_count_tokens", _GEMINI, "/models/{tail}", "json", True, counts=True),
     "embedContent": Surface("embed_content", _GEMINI, "/models/{tail}", "json", True, embeds=True),
     "batchEmbedContents": Surface("batch_embed_contents", _GEMINI, "/models/{tail}", "json", True, embeds=True),
 }

@@ -6,7 +6,7 @@ A provider that speaks the client's own dialect passes bytes through and needs n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -14,7 +14,8 @@ import orjson
 from gateway.answer import Answer
 from gateway.dialects import registry
 from gateway.dialects.stream_error import StreamError
-from gateway.errors import InvalidRequest, UpstreamRefused
+from gateway.dialects.tokens import estimate_tokens
+from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.exchange import Exchange, Reply, Usage
 
 _JSON = {"content-type": "application/json"}
@@ -44,11 +45,22 @@ async def chat_of(exchange: Exchange) -> dict[str, Any]:
         raise InvalidRequest("The provider of this model does not serve this operation.")
     body = (await exchange.read()).json()
     chat, dropped = registry.client(exchange.surface.dialect).request_to_chat(body)
-    exchange.dropped += [name for name in dropped if name not in exchange.dropped]
+    exchange.drop(dropped)
     if exchange.stream:
         chat = {**chat, "stream": True}
     exchange.notes[_NOTE] = chat
     return chat
+
+
+async def counted(exchange: Exchange, tokens: int | None = None) -> Reply:
+    """The answer to a question for the number of tokens; an estimate, and said so, where the provider cannot count."""
+    body = (await exchange.read()).json()
+    dialect = registry.client(exchange.surface.dialect)
+    if tokens is None:
+        chat, _ = dialect.count_to_chat(body)
+        tokens = estimate_tokens(chat)
+        exchange.drop(("exact_count",))
+    return Reply(200, _JSON, orjson.dumps(dialect.count_reply(tokens)))
 
 
 async def whole(exchange: Exchange, chat: dict[str, Any], usage: Usage | None) -> Reply:
@@ -56,6 +68,24 @@ async def whole(exchange: Exchange, chat: dict[str, Any], usage: Usage | None) -
     request = (await exchange.read()).json()
     body = registry.client(exchange.surface.dialect).reply_from_chat(chat, request)
     return Reply(200, _JSON, orjson.dumps(body), usage=usage)
+
+
+async def answered(
+    exchange: Exchange,
+    answer: Answer,
+    to_chat: Callable[[Any], dict[str, Any]],
+    usage_of: Callable[[Any], Usage | None],
+) -> Reply:
+    """A provider's whole answer as the client's: read, understood by its dialect, told in the client's."""
+    raw = await answer.read()
+    try:
+        body = orjson.loads(raw)
+        chat = to_chat(body)
+    except StreamError as error:
+        raise refused(exchange, error.status, error.code, error.message) from error
+    except ValueError as error:
+        raise UpstreamProtocolError("The provider's answer is not valid JSON.") from error
+    return await whole(exchange, chat, usage_of(body))
 
 
 async def streamed(exchange: Exchange, answer: Answer, decoder: Decoder) -> Reply:
@@ -69,6 +99,7 @@ async def streamed(exchange: Exchange, answer: Answer, decoder: Decoder) -> Repl
 async def _encoded(
     exchange: Exchange, answer: Answer, decoder: Decoder, encoder: registry.Encoder
 ) -> AsyncIterator[bytes]:
+    early = not getattr(decoder, "until_eof", False)
     ended = False
     try:
         async for block in answer.chunks():
@@ -76,7 +107,7 @@ async def _encoded(
                 exchange.usage = decoder.usage
                 if events := b"".join([encoder.feed(chunk) for chunk in chunks]):
                     yield events
-            if decoder.done and not ended:
+            if early and decoder.done and not ended:
                 # Not at the end of the HTTP message, which some servers keep their clients waiting for.
                 ended = True
                 yield _last(decoder, encoder)

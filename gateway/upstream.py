@@ -202,13 +202,13 @@ class Endpoint:
         )
         return Answer(response.status, response.headers, response.content, response.close, exchange, self, sent)
 
-    async def get_json(self, path: str, ttl: float) -> Any:
+    async def get_json(self, path: str, ttl: float, headers: Mapping[str, str] = {}) -> Any:
         """A JSON document (model lists), up to ``ttl`` seconds old. Raises ``UpstreamError``."""
         try:
             async with asyncio.timeout(self.timeouts.connect * 2 or 10):
-                headers = dict(self._fields(None, {}))
+                fields = dict(self._fields(None, headers))
                 return await self._upstream.lists.get(
-                    self.url(path), headers, ttl, tls=self._tls, limits=self._timeout, name=self.name
+                    self.url(path), fields, ttl, tls=self._tls, limits=self._timeout, name=self.name
                 )
         except (aiohttp.ClientError, OSError) as error:
             raise from_upstream(error, self.name) from error

@@ -34,13 +34,18 @@ def read_usage(body: Any) -> Usage | None:
     outside = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
     if not isinstance(inside, dict) or not isinstance(outside, dict):
         inside, outside = {}, {}
-    return Usage(
+    read = Usage(
         input_tokens=_count(usage.get("prompt_tokens", usage.get("input_tokens"))),
         output_tokens=_count(usage.get("completion_tokens", usage.get("output_tokens"))),
         cached_tokens=_count(inside.get("cached_tokens")),
         cache_write_tokens=_count(inside.get("cache_write_tokens")),
         reasoning_tokens=_count(outside.get("reasoning_tokens")),
     )
+    if read.reasoning_tokens and read.output_tokens is not None:
+        # xAI counts reasoning beside the completion, and only the total tells.
+        if usage.get("total_tokens") == read.total_tokens + read.reasoning_tokens:
+            read.output_tokens += read.reasoning_tokens
+    return read
 
 
 def usage_of(body: bytes) -> Usage | None:

@@ -111,13 +111,21 @@ def _without(table: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
 
 def reply_to_chat(body: Any) -> dict[str, Any]:
-    """A whole answer in the canonical form. Raises ``UpstreamProtocolError``."""
+    """A whole answer in the canonical form. Raises ``UpstreamProtocolError``, or ``StreamError`` for an error in it."""
+    if isinstance(body, dict) and body.get("error"):
+        status, told = told_as_whole(orjson.dumps(body))
+        raise StreamError(status, *error_to_chat(status, told))
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
         raise UpstreamProtocolError("The provider's answer is no chat completion.")
     for choice in body["choices"]:
         if isinstance(choice, dict) and isinstance(message := choice.get("message"), dict):
             _one_reasoning(message)
     return body
+
+
+def usage_of(body: Mapping[str, Any]) -> Usage | None:
+    """What a whole answer used."""
+    return read_usage(body)
 
 
 def _one_reasoning(part: dict[str, Any]) -> None:

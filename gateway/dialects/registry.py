@@ -58,6 +58,10 @@ class Client:
     """Status, code, message, request id → a whole error."""
     error_event: Callable[[int, str, str, str], bytes]
     """The same as the event that ends a stream."""
+    count_to_chat: Callable[[Mapping[str, Any]], Translated] = lambda body: (dict(body), [])
+    """The client's question for the number of tokens as a canonical request."""
+    count_reply: Callable[[int], dict[str, Any]] = lambda tokens: {"input_tokens": tokens}
+    """The answer to it."""
     media: str = SSE
     """Content type of a stream."""
 
@@ -90,6 +94,7 @@ CLIENTS = {
         reader=anthropic_messages_stream.Reader,
         error_body=anthropic_messages_reply.error_body,
         error_event=anthropic_messages_reply.error_event,
+        count_to_chat=anthropic_client.count_to_chat,
     ),
     "gemini": Client(
         request_to_chat=gemini_client.request_to_chat,
@@ -98,6 +103,8 @@ CLIENTS = {
         reader=gemini_stream.Reader,
         error_body=gemini_error.error_body,
         error_event=gemini_error.error_event,
+        count_to_chat=gemini_client.count_to_chat,
+        count_reply=gemini_client.count_body,
     ),
 }
 """Dialect → how its clients are served."""

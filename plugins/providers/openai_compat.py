@@ -1,138 +1,120 @@
-"""Any server that speaks OpenAI's API: bytes pass unchanged but for the model's name and the usage we ask for."""
+"""Any server that speaks OpenAI's API: bytes pass unchanged but for the model's name and the usage we ask for.
+
+Clients of other dialects are served by its chat completions, or by its own ``/messages`` and ``/responses`` where it
+has them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from time import time
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 import orjson
 
-from gateway import Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
-from gateway.answer import Answer
-from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
-from gateway.headers import to_client
-from gateway.retry import retry_after
-from gateway.tails import safe_tail
+from gateway import Exchange, Reply, Runtime, Secret, Target, hookimpl
+from gateway.dialects import openai_chat_provider as dialect
+from gateway.dialects.presets import PRESETS, Preset
+from gateway.errors import InvalidRequest, UpstreamProtocolError
+from gateway.http_provider import HttpProvider, HttpSettings, path_of
+from gateway.translation import answered, chat_of, counted, streamed
 
-_HOLD = 1 << 20
-# Bytes of a reply that are held to be sent as one; larger ones flow through.
+
+def _is_preset(_: Settings, attribute: attrs.Attribute[str | None], value: str | None) -> None:
+    if value is not None and value not in PRESETS:
+        raise ValueError(f"{attribute.name}: there is no preset '{value}'; there are {', '.join(sorted(PRESETS))}.")
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
-    base_url: str
-    """Root of the API, with its version: ``https://api.openai.com/v1``."""
-    api_key: Secret | None = None
-    """Sent as ``Authorization: Bearer`` to this origin and no other."""
-    headers: Mapping[str, str | Secret] = attrs.field(factory=dict)
-    """Sent with every request; values may be secret references."""
-    timeouts: Timeouts = Timeouts()
-    """connect, first_token, idle and total."""
-    ca_file: str | None = None
-    """PEM file of the authorities this provider's certificate may come from; the system's by default."""
-    client_cert: str | None = None
-    """PEM file of our certificate, for providers that ask for one."""
-    client_key: str | None = None
-    """PEM file of its key."""
-    models: tuple[str, ...] | None = None
-    """Models to list instead of asking ``/models``."""
-    stream_usage: bool = True
+class Settings(HttpSettings):
+    base_url: str = ""
+    """Root of the API, with its version: ``https://api.openai.com/v1``. A preset knows its own."""
+    preset: str | None = attrs.field(default=None, validator=_is_preset)
+    """A known service or server: ``groq``, ``mistral``, ``vllm``, …; sets what is not set here."""
+    stream_usage: bool | None = None
     """Ask for usage in streams when the client does not (and take it out again); off for servers that refuse it."""
-    done_marker: bool = True
+    done_marker: bool | None = None
     """Streams must end with ``[DONE]``; off for servers known to end with a ``finish_reason`` only."""
+    responses: bool | None = None
+    """It serves ``/responses`` itself; otherwise clients of that API are served by its chat completions."""
+    messages: bool | None = None
+    """It serves Anthropic's ``/messages`` itself (vLLM and llama.cpp do); otherwise likewise."""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.base_url and self.preset is None:
+            raise ValueError("base_url: is required.")
 
 
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        headers: dict[str, str | Secret] = dict(settings.headers)
+        headers: dict[str, str | Secret] = {}
         if settings.api_key is not None:
             headers["Authorization"] = settings.api_key.prefixed("Bearer ")
-        given = (settings.api_key, *settings.headers.values())
-        self._secrets = [value for value in given if isinstance(value, Secret)]
-        self._settings = settings
-        self._models_ttl = runtime.config.models_ttl
-        self._name = runtime.name
-        self._endpoint = runtime.upstream.endpoint(
-            runtime.name,
-            settings.base_url,
-            headers=headers,
-            timeouts=settings.timeouts,
-            ca_file=settings.ca_file,
-            client_cert=settings.client_cert,
-            client_key=settings.client_key,
+        preset = PRESETS[settings.preset] if settings.preset is not None else Preset()
+        self._preset = attrs.evolve(
+            preset,
+            **{
+                name: value
+                for name in ("stream_usage", "done_marker", "responses", "messages")
+                if (value := getattr(settings, name)) is not None
+            },
         )
+        self._models = settings.models
+        self._http = HttpProvider(settings, runtime, headers, settings.base_url or preset.base_url)
+        native = {"openai_chat"}
+        if self._preset.responses:
+            native.add("openai_responses")
+        if self._preset.messages:
+            native.add("anthropic_messages")
+        self._native = frozenset(native)
 
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
-        payload = exchange.read_now() or await exchange.read()
-        path = exchange.surface.path
-        if exchange.tail:
-            path = path.replace("/{tail}", safe_tail(exchange.tail)).replace("{tail}", safe_tail(exchange.tail))
-        body = payload.chunks(target.model) if payload.raw is None else self._body(exchange, target, payload)
-        headers = {}
-        if payload.raw is None and (length := exchange.headers.get("Content-Length")) is not None:
-            headers["Content-Length"] = str(int(length) + payload.growth(target.model))
-        answer = await self._endpoint.send(
-            exchange, exchange.method, path, query=exchange.query, body=body or None, headers=headers
-        )
-        if answer.status >= 400:
-            raise await self._refused(answer, target)
-        return await self._reply(answer)
+        surface = exchange.surface
+        if surface.dialect in self._native:
+            edits = self._edits(exchange) if exchange.stream and surface.name in ("chat", "completions") else {}
+            path = path_of(exchange)
+            return await self._http.pass_through(
+                exchange, target, path, edits=edits, terminated=self._preset.done_marker
+            )
+        if surface.counts:
+            return await counted(exchange)
+        return await self._translated(exchange, target)
 
-    def _body(self, exchange: Exchange, target: Target, payload: Any) -> bytes:
-        edits: dict[str, bytes] = {}
-        if target.model is not None and target.model != payload.model:
-            edits["model"] = orjson.dumps(target.model)
-        if exchange.stream and self._settings.stream_usage and exchange.surface.name in ("chat", "completions"):
-            options = payload.get("stream_options")
-            if options is not None and not isinstance(options, dict):
-                raise InvalidRequest("stream_options must be an object.")
-            if not (options or {}).get("include_usage"):
-                edits["stream_options"] = orjson.dumps({**(options or {}), "include_usage": True})
-                exchange.notes["strip_usage"] = True
-        body: bytes = payload.edited(**edits) if edits else payload.raw
-        return body
+    def _edits(self, exchange: Exchange) -> dict[str, bytes]:
+        """Ask for the usage of a stream whose client does not."""
+        if not self._preset.stream_usage:
+            return {}
+        options = exchange.payload.get("stream_options")
+        if options is not None and not isinstance(options, dict):
+            raise InvalidRequest("stream_options must be an object.")
+        if (options or {}).get("include_usage"):
+            return {}
+        exchange.notes["strip_usage"] = True
+        return {"stream_options": orjson.dumps({**(options or {}), "include_usage": True})}
 
-    async def _reply(self, answer: Answer) -> Reply:
-        headers = to_client(answer.headers)
-        length = answer.headers.get("Content-Length")
-        kind = answer.headers.get("Content-Type", "").lower()
-        if kind.startswith("application/json") and (length is None or int(length) <= _HOLD):
-            return Reply(answer.status, headers, answer.arrived() or await answer.read())
-        if length is not None and not kind.startswith("text/event-stream"):
-            headers["Content-Length"] = length  # events may be taken out or added
-        return Reply(
-            answer.status, headers, stream=answer.chunks(), close=answer.close, terminated=self._settings.done_marker
-        )
-
-    async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
-        body = await answer.read(_HOLD)
-        wait = retry_after(answer.headers, body, time())
-        headers = to_client(answer.headers)
-        kind = headers.get("content-type", "").lower()
-        if "json" not in kind or self._leaks(body):
-            body = b""  # not an error an SDK could read, or one that shows our credential
-            headers = type(headers)((k, v) for k, v in headers.items() if k.lower() == "retry-after")
-            headers["content-type"] = "application/json"
-        return UpstreamRefused(answer.status, body, headers, target=target.name, retry_after=wait)
-
-    def _leaks(self, body: bytes) -> bool:
-        return any(secret.reveal().encode() in body for secret in self._secrets)
+    async def _translated(self, exchange: Exchange, target: Target) -> Reply:
+        chat = await chat_of(exchange)
+        model = self._http.model(exchange, target)
+        caps = attrs.evolve(self._http.caps(model), **self._preset.capabilities)
+        request, dropped = dialect.request_from_chat(chat, model, caps=caps, usage=self._preset.stream_usage)
+        request, more = self._preset.fit(request)
+        exchange.drop((*dropped, *more))
+        answer = await self._http.ask(exchange, "/chat/completions", request, dialect.error_to_chat)
+        if exchange.stream:
+            return await streamed(exchange, answer, dialect.Decoder(self._preset.done_marker))
+        return await answered(exchange, answer, dialect.reply_to_chat, dialect.usage_of)
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
-        if self._settings.models is not None:
-            return [{"id": name} for name in self._settings.models]
-        listed = await self._endpoint.get_json("/models", self._models_ttl)
+        if self._models is not None:
+            return [{"id": name} for name in self._models]
+        listed = await self._http.endpoint.get_json("/models", self._http.models_ttl)
         models = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(models, list):
-            raise UpstreamProtocolError("The provider's model list is not a list.", target=self._name)
+            raise UpstreamProtocolError("The provider's model list is not a list.", target=self._http.name)
         return [model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
 
     @hookimpl
     async def check_health(self) -> str | None:
-        answer = await self._endpoint.send(None, "GET", "/models")
-        answer.close()
-        return None if answer.status < 400 else f"answered {answer.status}"
+        return await self._http.healthy("/models")
