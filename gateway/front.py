@@ -178,7 +178,7 @@ class Front(web.Server):
         return Connection(self, loop=self._loop, **self._kwargs)
 
     def close_idle(self, since: float) -> int:
-        """Close the connections that have waited for a request since then (the event loop's time); how many are left."""
+        """Close connections that have waited for a request since then (the event loop's time); how many are left."""
         waiting = [each for each in self.connections if isinstance(each, Connection) and each.is_idle]
         for connection in waiting:
             if connection.idle_since <= since:

@@ -26,9 +26,9 @@ log = logging.getLogger("hookgate")
 QUIET = 0.5
 """Seconds of a drain a kept connection must have been idle for before it is closed.
 
-A proxy may be sending the next request into the very connection that is being closed, and would not repeat a POST. During
-a drain each answer ends its connection, so a busy proxy soon comes to those it has not used for long; what it has still
-not picked after a while, it is unlikely to pick just now.
+A proxy may be sending the next request into the very connection that is being closed, and would not repeat a POST.
+During a drain each answer ends its connection, so a busy proxy soon comes to those it has not used for long; what it
+has still not picked after a while, it is unlikely to pick just now.
 """
 
 
