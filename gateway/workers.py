@@ -67,6 +67,8 @@ class Worker(GunicornUVLoopWebWorker):
             if self.age <= self.cfg.workers:
                 sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the first of all: the service does not start
             # The others go on with what they have; this place stays empty until the file is mended.
+            for wrapper in self.sockets:  # of its own with reuse_port: nobody shall wait there
+                wrapper.close()
             await asyncio.sleep(RETRY)
             sys.exit(1)
         if not self.alive:  # told to end meanwhile
