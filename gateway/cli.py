@@ -118,6 +118,7 @@ def _serve(chosen: argparse.Namespace) -> int:
 
         document.raise_problems()
         Workers(settings, chosen.config, os.environ, overrides).run()
+        return 0
     import uvloop
 
     from gateway.server import serve
