@@ -234,20 +234,20 @@ class Server:
         await self._close()
 
     async def _drained(self, within: float, began: float) -> None:
-        """Wait until no exchange runs and all idle connections are closed, ``within`` seconds at most."""
+        """Wait until no connection is left and no exchange runs, ``within`` seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while self._idle_left(began) or self._is_busy():  # noqa: ASYNC110 - as in _retire
+                while self._connections_left(began) or self._is_busy():  # noqa: ASYNC110 - as in _retire
                     await asyncio.sleep(0.02)
 
-    def _is_busy(self) -> bool:
-        return any(generation.dispatcher.active for generation in self._living)
-
-    def _idle_left(self, began: float) -> int:
+    def _connections_left(self, began: float) -> int:
         assert self.runner is not None
         now = asyncio.get_running_loop().time()
         quiet = 0.0 if self._hurried.is_set() else QUIET
         return self.runner.front.close_idle(now - quiet if now - began >= quiet else 0.0)
+
+    def _is_busy(self) -> bool:
+        return any(generation.dispatcher.active for generation in self._living)
 
     def interrupt_all(self) -> None:
         for generation in self._living:
