@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -110,9 +111,14 @@ def _serve(chosen: argparse.Namespace) -> int:
 
     overrides = {name: value for name in ("host", "port", "workers") if (value := getattr(chosen, name)) is not None}
     settings, document = config.load(chosen.config, os.environ, overrides)
+    if _lacks_gunicorn(settings):
+        return 1
     if settings.server.workers > 1:
+        from gateway.workers import Workers
+
         document.raise_problems()
-        return _serve_with_workers(chosen.config, settings, overrides)
+        Workers(settings, chosen.config, os.environ, overrides).run()
+        return 0
     import uvloop
 
     from gateway.server import serve
@@ -121,16 +127,12 @@ def _serve(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _serve_with_workers(path: Path, settings: Any, overrides: dict[str, Any]) -> int:
-    try:
-        from gateway.workers import Workers
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "gunicorn":
-            raise
-        print("[server] workers > 1 need gunicorn: pip install 'hookgate[workers]'", file=sys.stderr)
-        return 1
-    Workers(settings, path, os.environ, overrides).run()
-    return 0
+def _lacks_gunicorn(settings: Any) -> bool:
+    """Tell what to install for the workers that are configured."""
+    if settings.server.workers == 1 or importlib.util.find_spec("gunicorn") is not None:
+        return False
+    print("[server] workers > 1 need gunicorn: pip install 'hookgate[workers]'", file=sys.stderr)
+    return True
 
 
 def _reload(chosen: argparse.Namespace) -> int:
@@ -174,6 +176,8 @@ def _check(chosen: argparse.Namespace) -> int:
         for warning in document.warnings:
             print(f"warning: {warning}")
         document.raise_problems()
+        if _lacks_gunicorn(loaded.runtime.config):
+            return 1
         print(f"{chosen.config}: no problems")
         return 0
 

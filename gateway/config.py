@@ -156,7 +156,7 @@ def _check_listeners(document: Document, config: Config) -> None:
         document.warn(("admin", "host"), "admin.host: not loopback; whoever reaches it sees the metrics without a key.")
     server = config.server
     if server.workers > 1:
-        message = "server.workers: each of them counts limits and keeps its cache alone; nothing is shared yet."
+        message = "server.workers: each of them counts limits and keeps its cache alone; nothing is shared."
         document.warn(("server", "workers"), message)
     is_tcp = not server.host.startswith("unix:")
     if admin.enabled and is_tcp and admin.port and admin.port <= server.port < admin.port + server.workers:

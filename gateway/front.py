@@ -333,12 +333,15 @@ class Front(web.Server):
         return Connection(self, loop=self._loop, **self._kwargs)
 
     def close_idle(self, since: float) -> int:
-        """Close the connections that have waited for a request since then (event loop's time); how many are left."""
-        waiting = [each for each in self.connections if isinstance(each, Connection) and each.is_idle]
-        for connection in waiting:
-            if connection.idle_since <= since:
+        """Close connections that have waited for a request since then (the event loop's time); how many there are.
+
+        Those just closed count until the next round of the event loop, and so do those whose request has arrived and is
+        not looked at yet.
+        """
+        for connection in self.connections:
+            if isinstance(connection, Connection) and connection.is_idle and connection.idle_since <= since:
                 connection.force_close()
-        return sum(connection.idle_since > since for connection in waiting)
+        return len(self.connections)
 
     async def sweep(self) -> None:
         """Run for ever: close connections whose request head takes longer than ``head_timeout``."""

@@ -28,7 +28,10 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 async def on_startup(runtime: Runtime) -> None:
-    """The generation is about to serve. Runs in chain order, then providers; an error refuses the start."""
+    """The generation is about to serve. Runs in chain order, then providers; an error refuses the start.
+
+    At a reload the generation before still serves, with what it holds open, and goes on if this one is refused.
+    """
 
 
 @hookspec

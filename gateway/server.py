@@ -30,6 +30,8 @@ A proxy may be sending the next request into the very connection that is being c
 During a drain each answer ends its connection, so a busy proxy soon comes to those it has not used for long; what it
 has still not picked after a while, it is unlikely to pick just now.
 """
+SHUTDOWN_LIMIT = 10.0
+"""Seconds a stop waits for older generations that are just ending."""
 
 
 class Server:
@@ -52,6 +54,7 @@ class Server:
         self._living: list[Generation] = []
         self._admin: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._retiring: set[asyncio.Task[Any]] = set()
         self._reloading = asyncio.Lock()
         self._told = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -97,13 +100,14 @@ class Server:
         # Exchanges make few cycles; at the default of 700 objects the collector would run several times a millisecond.
         gc.set_threshold(20_000, 20, 50)
 
-    def _keep(self, task: asyncio.Task[Any]) -> asyncio.Task[Any]:
-        self._tasks.add(task)
+    def _keep(self, task: asyncio.Task[Any], among: set[asyncio.Task[Any]] | None = None) -> asyncio.Task[Any]:
+        among = self._tasks if among is None else among
+        among.add(task)
+        task.add_done_callback(among.discard)
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, (ConfigError, Overloaded)):
             log.error("the gateway itself failed", exc_info=error)
@@ -170,7 +174,7 @@ class Server:
             await self._end(after)
             raise Overloaded("The gateway is stopping.")
         self._take_over(after)
-        self._keep(asyncio.get_running_loop().create_task(self._retire(before)))
+        self._keep(asyncio.get_running_loop().create_task(self._retire(before)), self._retiring)
         return after.warnings
 
     def _take_over(self, generation: Generation) -> None:
@@ -230,20 +234,20 @@ class Server:
         await self._close()
 
     async def _drained(self, within: float, began: float) -> None:
-        """Wait until no exchange runs and all idle connections are closed, ``within`` seconds at most."""
+        """Wait until no connection is left and no exchange runs, ``within`` seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while self._idle_left(began) or self._is_busy():  # noqa: ASYNC110 - as in _retire
+                while self._connections_left(began) or self._is_busy():  # noqa: ASYNC110 - as in _retire
                     await asyncio.sleep(0.02)
 
-    def _is_busy(self) -> bool:
-        return any(generation.dispatcher.active for generation in self._living)
-
-    def _idle_left(self, began: float) -> int:
+    def _connections_left(self, began: float) -> int:
         assert self.runner is not None
         now = asyncio.get_running_loop().time()
         quiet = 0.0 if self._hurried.is_set() else QUIET
         return self.runner.front.close_idle(now - quiet if now - began >= quiet else 0.0)
+
+    def _is_busy(self) -> bool:
+        return any(generation.dispatcher.active for generation in self._living)
 
     def interrupt_all(self) -> None:
         for generation in self._living:
@@ -263,6 +267,8 @@ class Server:
         for runner in (self.runner, self._admin):
             if runner is not None:
                 await runner.cleanup()
+        if self._retiring:  # no connection is left, so nothing keeps them but their plugins' on_shutdown
+            await asyncio.wait(self._retiring, timeout=SHUTDOWN_LIMIT)
         for generation in list(self._living):
             await self._end(generation)
 

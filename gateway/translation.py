@@ -25,8 +25,13 @@ _NOTE = "translation"
 class Decoder(Protocol):
     """A provider's stream → canonical chunks."""
 
-    done: bool
-    usage: Usage | None
+    @property
+    def done(self) -> bool:
+        """The provider's own terminal marker has come."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None: ...
 
     def feed(self, block: bytes) -> list[dict[str, Any]]: ...
 

@@ -22,6 +22,7 @@ from aiohttp import web
 from aiohttp.worker import GunicornUVLoopWebWorker
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 from gateway.config import Config
 from gateway.errors import ConfigError
@@ -67,6 +68,8 @@ class Worker(GunicornUVLoopWebWorker):
             if self.age <= self.cfg.workers:
                 sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the first of all: the service does not start
             # The others go on with what they have; this place stays empty until the file is mended.
+            for wrapper in self.sockets:  # of its own with reuse_port: nobody shall wait there
+                wrapper.close()
             await asyncio.sleep(RETRY)
             sys.exit(1)
         if not self.alive:  # told to end meanwhile
@@ -108,13 +111,23 @@ class Worker(GunicornUVLoopWebWorker):
 
 
 class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    _ending = False
+
     def handle_hup(self) -> None:
         self.kill_workers(signal.SIGHUP)
 
     def handle_usr2(self) -> None:
         self.log.warning("SIGUSR2 is not served; [server] reuse_port lets a successor start beside this gateway.")
 
+    def reap_workers(self) -> None:
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._ending:  # else a second worker that did not start, which gunicorn does not expect
+                raise
+
     def stop(self, graceful: bool = True) -> None:
+        self._ending = True
         # gunicorn only queues what comes while it waits for its workers; a second SIGTERM must reach them.
         signal.signal(signal.SIGTERM, lambda *_: self.kill_workers(signal.SIGTERM))
         super().stop(graceful)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from gateway.testing import GatewayFactory, fetch_chat
+from gateway.testing import GatewayFactory, fetch_chat, free_ports
 from tests.support.programs import ROOT
 
 ECHO = '[providers.echo]\ntype = "echo"\n'
@@ -155,6 +156,48 @@ def test_python_m_gateway_is_the_same_command(config: Path) -> None:
         command, cwd=config.parent, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stdout) == (0, "gateway.toml: no problems\n"), done.stderr
+
+
+async def test_reload_says_what_became_of_it(
+    gateway_server: GatewayFactory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = gateway_server(ECHO)
+    monkeypatch.setenv("GATEWAY__ADMIN__PORT", str(gateway.admin_port))
+    command = ["reload", "--config", str(gateway.config_path)]
+    assert await asyncio.to_thread(main, command) == 0
+    assert capsys.readouterr().out == "reloaded\n"
+    gateway.config_path.write_text(ECHO + 'delay = "soon"\n')
+    assert await asyncio.to_thread(main, command) == 1
+    assert capsys.readouterr().err.startswith(f"{gateway.config_path}:3: providers.echo.delay: ")
+
+
+def test_reload_needs_a_gateway(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setenv("GATEWAY__ADMIN__PORT", str(port))
+    assert main(["reload"]) == 1
+    assert f"no gateway answers at the admin listener 127.0.0.1:{port}: Connection refused" in capsys.readouterr().err
+    monkeypatch.setenv("GATEWAY__ADMIN__ENABLED", "false")
+    assert main(["reload"]) == 1
+    assert "send SIGHUP" in capsys.readouterr().err
+
+
+def test_workers_without_gunicorn_say_what_to_install(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(ECHO + "[server]\nworkers = 2\n")
+    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    for command in ("serve", "check"):
+        assert main([command]) == 1
+        assert "pip install 'hookgate[workers]'" in capsys.readouterr().err
+
+
+def test_check_warns_that_workers_share_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gunicorn")
+    config.write_text(ECHO + "[server]\nworkers = 2\n")
+    assert main(["check"]) == 0
+    assert "warning: gateway.toml:4: server.workers: each of them counts limits" in capsys.readouterr().out
 
 
 SINGER = """

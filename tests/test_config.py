@@ -327,6 +327,25 @@ def test_the_listeners_need_ports_of_their_own(read: Load) -> None:
     assert read("[admin]\nport = 8080")[1] == ["2: admin.port: 8080 is the port of [server], too."]
     assert read("[admin]\nport = 8080\nenabled = false")[1] == []
     assert read("[admin]\nport = 0\n[server]\nport = 0")[1] == []
+    assert read("[admin]\nport = 8079\n[server]\nworkers = 2")[1] == [
+        "2: admin.port: worker 1 would listen on 8080, the port of [server]."
+    ]
+    assert read("[admin]\nport = 8079")[1] == read("[admin]\nport = 8078\n[server]\nworkers = 2")[1] == []
+    assert read("[admin]\nport = 8080\n[server]\nhost = 'unix:/x'")[1] == []
+
+
+def test_a_unix_socket_is_as_open_as_loopback(read: Load) -> None:
+    assert read("[server]\nhost = 'unix:/run/hookgate/gateway.sock'")[1] == []
+
+
+def test_a_providers_digest_changes_with_its_table(read: Load) -> None:
+    def digest(table: str) -> str:
+        config, problems = read(f"[providers.a]\ntype = 'echo'\n{table}")
+        assert problems == []
+        return str(config.providers["a"].digest)
+
+    assert digest("x = 1") == digest("x = 1") != digest("x = 2")
+    assert digest("digest = 'mine'") != "mine"
 
 
 def warnings(folder: Path, text: str) -> list[str]:
@@ -336,6 +355,9 @@ def warnings(folder: Path, text: str) -> list[str]:
 
 
 def test_what_may_be_meant_but_has_no_effect_is_a_warning(tmp_path: Path) -> None:
+    assert warnings(tmp_path, "[server]\nworkers = 2") == [
+        "2: server.workers: each of them counts limits and keeps its cache alone; nothing is shared."
+    ]
     assert warnings(tmp_path, f"{KEYS}max_concurrency = 2\n[plugins]\nchain = []") == [
         "1: [keys]: nobody asks for them, because 'auth' is not in the chain.",
         "3: keys.alice.max_concurrency: nobody counts, because 'rate_limit' is not in the chain.",

@@ -82,3 +82,48 @@ def test_a_file_that_nothing_names_is_a_warning(find: Finder, tmp_path: Path) ->
         (tmp_path / "mine" / name).write_text("")
     warnings = find.unnamed(Config(plugins=Plugins(chain=("used",))))
     assert [Path(warning.partition(": ")[0]).name for warning in warnings] == ["lying.py", "lost.py"]
+
+
+def test_a_changed_file_is_another_module_beside_the_old(find: Finder, tmp_path: Path) -> None:
+    file = tmp_path / "mine/changing.py"
+    file.write_text("X = 1\n")
+    old, _ = find.load("changing", "middleware")
+    file.write_text("X = 2\n")  # of the same size, within the same second
+    later = Finder(Config(plugins=Plugins(folders=("mine",))), tmp_path)
+    new, _ = later.load("changing", "middleware")
+    assert (old.X, new.X) == (1, 2)
+    assert sys.modules[old.__name__] is old and sys.modules[new.__name__] is new
+    find.release()
+    assert old.__name__ not in sys.modules and sys.modules[new.__name__] is new
+    later.release()
+    assert new.__name__ not in sys.modules
+
+
+def test_a_module_stays_as_long_as_anybody_uses_it(find: Finder, tmp_path: Path) -> None:
+    (tmp_path / "mine/shared.py").write_text("X = 1\n")
+    module, _ = find.load("shared", "middleware")
+    later = Finder(Config(plugins=Plugins(folders=("mine",))), tmp_path)
+    assert later.load("shared", "middleware")[0] is module
+    find.release()
+    find.release()
+    assert sys.modules[module.__name__] is module
+    later.release()
+    assert module.__name__ not in sys.modules
+
+
+def test_no_byte_code_is_read_or_written(find: Finder, tmp_path: Path) -> None:
+    (tmp_path / "mine/plain.py").write_text("X = 1\n")
+    find.load("plain", "middleware")
+    assert not list((tmp_path / "mine").rglob("*.pyc"))
+    find.release()
+
+
+async def test_what_was_looked_for_is_not_run_again(find: Finder, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "mine/torn.py").write_text(f"with open({str(ran)!r}, 'a') as file:\n    file.write('x')\n1 / 0\n")
+    await find.look("torn", "middleware")
+    await find.look("torn", "middleware")
+    for _ in range(2):
+        with pytest.raises(PluginError, match="ZeroDivisionError"):
+            find.load("torn", "middleware")
+    assert ran.read_text() == "x"

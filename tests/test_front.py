@@ -150,3 +150,36 @@ async def test_r62_aiohttps_own_errors_are_in_our_shape(sent: bytes, status: int
         assert answer.header("server") == "hookgate" and answer.header("connection") == "close"
         assert b"secret" not in answer.body and b"aiohttp" not in answer.head.raw
         assert await client.wait_closed(1) == b""
+
+
+async def ask(client: RawClient, path: str = "/") -> int:
+    await client.request("GET", path)
+    return (await client.read()).status
+
+
+async def test_idle_connections_can_be_closed_and_others_stay() -> None:
+    async with served() as (front, url), RawClient(url) as idle, RawClient(url) as busy, RawClient(url) as fresh:
+        assert await ask(idle) == 200
+        await busy.request("GET", "/wait")
+        await asyncio.sleep(0.2)
+        since = asyncio.get_running_loop().time() - 0.1
+        assert await ask(fresh) == 200
+        assert front.close_idle(0.0) == 3
+        front.close_idle(since)
+        assert await idle.wait_closed(1) == b""
+        assert front.close_idle(since) == 2
+        assert (await busy.read()).status == 200
+        assert await ask(fresh) == 200
+
+
+async def test_routes_can_be_replaced_under_open_connections() -> None:
+    async def other(request: Any) -> web.StreamResponse:
+        return web.Response(status=202)
+
+    async def exact(request: Any) -> web.StreamResponse:
+        return web.Response(status=203)
+
+    async with served() as (front, url), RawClient(url) as client:
+        assert [await ask(client, "/"), await ask(client, "/exact")] == [200, 200]
+        front.handler, front.exact = other, {("GET", "/exact"): exact}
+        assert [await ask(client, "/"), await ask(client, "/exact")] == [202, 203]

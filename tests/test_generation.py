@@ -253,6 +253,16 @@ async def test_a_stop_ends_all_generations(tmp_path: Path, stamp: Path) -> None:
         assert log == ["up one", "up two", "down one", "down two"]
 
 
+async def test_a_stop_waits_for_a_generation_that_is_just_ending(tmp_path: Path, stamp: Path) -> None:
+    slow = STAMP.replace('self.log.append("down', 'import asyncio; await asyncio.sleep(0.3); self.log.append("down')
+    write(stamp, slow)
+    async with LocalGateway(tmp_path, stamped("one")) as gateway:
+        log = gateway.plugin("stamp").log
+        await gateway.reload(stamped("two"))
+        await asyncio.sleep(0.1)
+    assert log == ["up one", "up two", "down one", "down two"]
+
+
 async def test_warm_connections_survive_unless_the_pool_changes(tmp_path: Path, stamp: Path) -> None:
     async with ScriptedUpstream(as_asked()) as upstream:
         more = f'{UP}base_url = "{upstream.url}/v1"\n'

@@ -73,6 +73,96 @@ async def test_a_stop_lets_running_streams_finish(gateway_server: GatewayFactory
     assert await ended(gateway, 3) == 0
 
 
+async def test_r52_readiness_fails_before_the_listener_closes(
+    gateway_server: GatewayFactory, upstream: ScriptedUpstream
+) -> None:
+    gateway = gateway_server(
+        CONFIG.replace("[server]", '[server]\ndrain_delay = "1s"'), grace="30s", upstream=upstream.url
+    )
+    async with RawClient(gateway.url) as kept:
+        assert (await ask(kept, "/health/ready"))[0] == 200
+        began = monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        assert (await fetch(f"{gateway.url}/health/ready")).status == 503
+        assert (await fetch(f"{gateway.url}/health/live")).status == 200
+        reply = await fetch_chat(gateway.url, "m")
+        assert (reply.status, reply.header("connection")) == (200, "close")
+        await kept.chat("m")
+        reply = await kept.read()  # it came on a connection from before, and is served
+        assert (reply.status, reply.header("connection")) == (200, "close")
+        assert await ended(gateway, 5) == 0
+    assert monotonic() - began > 1.0
+
+
+async def test_a_second_signal_ends_the_delay(gateway_server: GatewayFactory, upstream: ScriptedUpstream) -> None:
+    gateway = gateway_server(
+        CONFIG.replace("[server]", '[server]\ndrain_delay = "1m"'), grace="30s", upstream=upstream.url
+    )
+    gateway.process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    gateway.process.send_signal(signal.SIGTERM)
+    assert await ended(gateway, 3) == 0
+
+
+async def test_r52_a_kept_connection_may_still_be_used_right_after_a_stop_began(
+    gateway_server: GatewayFactory, upstream: ScriptedUpstream
+) -> None:
+    gateway = gateway_server(CONFIG, grace="30s", upstream=upstream.url)
+    async with RawClient(gateway.url) as kept:
+        assert (await ask(kept, "/health/ready"))[0] == 200
+        await asyncio.sleep(0.6)  # idle for long when the stop begins: that is no reason to close it at once
+        gateway.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        await kept.chat("m")
+        assert (await kept.read()).status == 200
+    assert await ended(gateway, 5) == 0
+
+
+async def test_sighup_reloads(gateway_server: GatewayFactory, upstream: ScriptedUpstream) -> None:
+    gateway = gateway_server(CONFIG, grace="30s", upstream=upstream.url)
+    good = gateway.config_path.read_text()
+    gateway.config_path.write_text(good + "[nonsense]\n")
+    gateway.process.send_signal(signal.SIGHUP)
+    await said(gateway, f"ERROR hookgate: {gateway.config_path}:{good.count(chr(10)) + 1}: nonsense: unknown key.")
+    await said(gateway, "not reloaded: generation 1 goes on")
+    gateway.config_path.write_text(good.replace("[server]", "[server]\nmax_body = 10"))
+    gateway.process.send_signal(signal.SIGHUP)
+    await said(gateway, "reloaded: generation 2 serves")
+    assert (await fetch_chat(gateway.url, "m")).status == 413
+
+
+async def said(gateway: GatewayProcess, text: str) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            if text in gateway.stderr:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_r61_a_reload_reads_secrets_anew(
+    gateway_server: GatewayFactory, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    secret = tmp_path / "key"
+    secret.touch(mode=0o600)
+    secret.write_text("first")
+    config = CONFIG.replace("[models.m]", f'api_key = "file:{secret}"\n[models.m]')
+    gateway = gateway_server(config, grace="30s", upstream=upstream.url)
+
+    async def sent() -> str | None:
+        assert (await fetch_chat(gateway.url, "m")).status == 200
+        return upstream.calls[-1].header("authorization")
+
+    assert await sent() == "Bearer first"
+    secret.write_text("second")
+    assert (await fetch(f"{gateway.admin_url}/reload", "POST")).status == 200
+    assert await sent() == "Bearer second"
+    secret.chmod(0o644)
+    reply = await fetch(f"{gateway.admin_url}/reload", "POST")
+    assert reply.status == 422 and b"chmod 600" in reply.body and b"second" not in reply.body
+    assert await sent() == "Bearer second"
+
+
 async def test_a_stop_gives_streams_their_error_when_the_grace_is_over(
     gateway_server: GatewayFactory, upstream: ScriptedUpstream
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +22,7 @@ from gateway.testing import (
     fetch_chat,
     silent,
 )
+from tests.support.ports import neighbours
 from tests.support.programs import ROOT
 
 pytest.importorskip("gunicorn")
@@ -38,24 +38,11 @@ base_url = "UPSTREAM/v1"
 """
 
 
-def neighbours() -> int:
-    """A port of 127.0.0.1 that is free together with the next one."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-
-
 class Several:
     """A gateway with two workers."""
 
     def __init__(self, folder: Path, config: str) -> None:
-        self.admin = neighbours()
+        self.admin = neighbours(2)
         self.process = GatewayProcess(folder, config, env={"GATEWAY__ADMIN__PORT": str(self.admin)})
         self.url = self.process.url
 

@@ -28,7 +28,7 @@ SETTINGS = settings()
 
 
 def test_running_streams_may_finish_before_systemd_kills() -> None:
-    assert float(SETTINGS["TimeoutStopSec"][0]) > Server().shutdown_grace
+    assert float(SETTINGS["TimeoutStopSec"][0]) > Server().drain_delay + Server().shutdown_grace
     assert SETTINGS["KillSignal"] == ["SIGTERM"]
 
 
@@ -57,12 +57,12 @@ def test_r66_it_is_limited(name: str) -> None:
     assert SETTINGS["User"] != ["root"]
 
 
-@pytest.mark.parametrize("name", ["ExecStart", "ExecStartPre"])
+@pytest.mark.parametrize("name", ["ExecStart", "ExecStartPre", "ExecReload"])
 def test_the_commands_are_the_gateways(name: str) -> None:
     (command,) = SETTINGS[name]
     program, verb, option, _ = command.split()
     assert Path(program).name == "gateway"
-    assert verb in ("serve", "check")
+    assert verb in ("serve", "check", "reload")
     assert option == "--config"
 
 

@@ -166,3 +166,14 @@ def test_the_overhead_counted_is_what_a_small_entry_costs() -> None:
     finally:
         tracemalloc.stop()
     assert OVERHEAD / 2 < cost < OVERHEAD
+
+
+def test_a_smaller_tier_lets_go_of_the_least_used_at_once() -> None:
+    tier = MemoryTier(limit=1 << 20)
+    for key in ("a", "b", "c"):
+        tier[key] = sized(2000)
+    tier.resize(2 * tier.data["a"].size)
+    assert list(tier.data) == ["b", "c"]
+    tier.resize(1 << 20)
+    tier["d"] = sized(2000)
+    assert list(tier.data) == ["b", "c", "d"]

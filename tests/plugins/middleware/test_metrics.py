@@ -277,3 +277,30 @@ async def test_a_real_gateway_counts_and_shows_it_on_the_admin_listener_only(
     public = await fetch(f"{gateway.url}/metrics", "GET")
     assert public.status == 404
     assert b"hookgate_" not in public.body
+
+
+def test_counts_and_labels_go_on_over_reloads_within_their_bound() -> None:
+    kept: dict[str, Any] = {}
+
+    def generation(**settings: int) -> Observed:
+        observed = Observed.__new__(Observed)
+        observed.runtime = make_runtime(
+            config=CONFIGURED, upstream=SimpleNamespace(stats=dict), hook_stats=HookStats(),
+            keep=lambda key, make: kept.setdefault(key, make()),
+        )  # fmt: skip
+        observed.plugin = metrics.Plugin(metrics.Settings(**settings), observed.runtime)
+        observed.plugin.on_startup(observed.runtime)
+        return observed
+
+    before = generation(max_models=2)
+    running = make_exchange()
+    before.plugin.on_request(running)
+    for number in range(3):
+        before.finish(model=f"learnt-{number}")
+    after = generation(max_models=3)
+    for number in range(3, 6):
+        after.finish(model=f"learnt-{number}")
+    assert [after.value("hookgate_requests_total", model=f"learnt-{number}") for number in range(5)] == [1, 1, 0, 1, 0]
+    assert after.value("hookgate_requests_total", model=metrics.OTHER) == 3
+    assert after.value("hookgate_requests_total") == 6
+    assert after.value("hookgate_in_flight") == 1

@@ -260,3 +260,50 @@ async def test_r47_every_way_out_returns_its_slot(gateway_server: GatewayFactory
         upstream.script = chat_stream(5, pause=0.1)
         replies = await asyncio.gather(*(fetch_chat(gateway.url, key=KEYS["alice"], stream=True) for _ in range(6)))
     assert sorted(reply.status for reply in replies) == [200] * 5 + [429]
+
+
+class Generations:
+    """One runtime's memory for several plugins, each as a reload makes it."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, object] = {}
+        self.limiter = self.reload()
+
+    def reload(self, **settings: int) -> Limiter:
+        self.limiter = Limiter(**settings)
+        runtime = make_runtime(keep=lambda key, make: self.kept.setdefault(key, make()))
+        self.limiter.plugin = rate_limit.Plugin(rate_limit.Settings(**settings), runtime)
+        self.limiter.plugin.clock = lambda: 1000.0
+        return self.limiter
+
+
+def test_what_is_used_stays_used_over_a_reload() -> None:
+    generations = Generations()
+    limiter = generations.reload(requests_per_minute=3, tokens_per_minute=100)
+    limiter.run(usage=Usage(50, 20))
+    limiter.run()
+    reply = generations.reload(requests_per_minute=3, tokens_per_minute=100).run()
+    assert reply.headers["x-ratelimit-remaining-requests"] == "0"
+    assert reply.headers["x-ratelimit-remaining-tokens"] == "30"
+    generations.limiter.refused()
+
+
+@pytest.mark.parametrize(("limit", "left"), [(10, 7), (5, 2), (4, 1), (2, 1), (1, 0)])
+def test_a_changed_limit_counts_at_once(limit: int, left: int) -> None:
+    generations = Generations()
+    limiter = generations.reload(requests_per_minute=4)
+    for _ in range(2):
+        limiter.run()
+    reply = generations.reload(requests_per_minute=limit).run()
+    assert reply.headers["x-ratelimit-remaining-requests"] == str(left)
+
+
+def test_a_call_that_began_before_a_reload_holds_its_place() -> None:
+    generations = Generations()
+    old = generations.reload(max_concurrency=1)
+    running = old.begin()
+    new = generations.reload(max_concurrency=1)
+    new.refused()
+    old.plugin.on_finish(running)
+    new.run()
+    assert generations.reload(requests_per_minute=0).run().headers == {}
