@@ -50,6 +50,7 @@ class Dispatcher:
         self._finishing: set[asyncio.Future[Any]] = set()
         self._intake = Intake(config.server)
         self._watchdog = watchdog
+        self._strict = config.strict
         self.attempts = Attempts(config, plugins, router, self._observer if plugins.on_event else None)
 
     async def run(
@@ -60,6 +61,7 @@ class Dispatcher:
         exchange = Exchange(request, surface, self._intake.read, self._intake.read_now)
         exchange.id = self._intake.new_id()
         exchange.tail = tail
+        exchange.strict = self._strict
         exchange.model = model
         exchange.client_ip = self._intake.client_ip(request)
         guard = exchange.guard = Guard(asyncio.current_task())  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The vocabulary: what a request is while it passes through the gateway.
 
-Imports nothing of ours, so that everything else may import it.
+Imports nothing of ours but the errors, so that everything else may import it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import attrs
 from multidict import CIMultiDict
+
+from gateway.errors import InvalidRequest
 
 Provenance = Literal["reported", "partial", "estimated"]
 CacheState = Literal["hit", "miss", "bypass", "coalesced"]
@@ -155,7 +157,7 @@ class Exchange:
     __slots__ = (
         "_arrived", "_reader", "_ready", "cache", "call", "client_ip", "committed", "dropped", "error", "finished",
         "first_byte", "guard", "headers", "id", "method", "model", "notes", "outcome", "path", "payload", "principal",
-        "query", "reply_bytes", "request", "started", "status", "stream", "surface", "tail", "target", "tried",
+        "query", "reply_bytes", "request", "started", "status", "stream", "strict", "surface", "tail", "target", "tried",
         "upstream_seconds", "usage",
     )  # fmt: skip
 
@@ -197,6 +199,8 @@ class Exchange:
         """Names of the targets a call was made to, in order."""
         self.usage: Usage | None = None
         self.cache: CacheState | None = None
+        self.strict = False
+        """A translation that cannot carry all of the request refuses it."""
         self.dropped: list[str] = []
         """What a translation could not carry (``x-gateway-dropped``)."""
         self.status = 0
@@ -231,8 +235,11 @@ class Exchange:
         return self.payload
 
     def drop(self, names: Iterable[str]) -> None:
-        """Note what a translation could not carry, for ``x-gateway-dropped``."""
+        """Note what a translation could not carry, for ``x-gateway-dropped``. Raises ``InvalidRequest`` where the
+        operator wants nothing left out (``strict``)."""
         self.dropped += [name for name in names if name not in self.dropped]
+        if self.dropped and self.strict:
+            raise InvalidRequest(f"The provider of this model cannot be given: {', '.join(self.dropped)}.")
 
     def repeatable(self) -> bool:
         """Whether a provider that gets this request twice has only spent tokens: nothing of it is kept there."""
