@@ -20,7 +20,8 @@ CASES = golden.cases("gemini", "request")
 
 
 def capabilities(names: dict[str, Any]) -> Capabilities:
-    return Capabilities(**{name: tuple(value) if isinstance(value, list) else value for name, value in names.items()})
+    flags: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in names.items()}
+    return Capabilities(**flags)
 
 
 def ask(caps: Capabilities | None = None, **fields: Any) -> dict[str, Any]:

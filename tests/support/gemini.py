@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from gateway.dialects.gemini_array import ArraySplitter
@@ -40,7 +41,7 @@ def decoded(blocks: Iterable[bytes]) -> list[dict[str, Any]]:
 
 def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
-    return [body[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [body[start:end] for start, end in pairwise(edges)]
 
 
 def joined(chunks: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
@@ -48,7 +49,7 @@ def joined(chunks: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     choices: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
         for choice in chunk["choices"]:
-            new = {"content": "", "reasoning_content": "", "details": [], "calls": [], "finish": None}
+            new: dict[str, Any] = {"content": "", "reasoning_content": "", "details": [], "calls": [], "finish": None}
             made = choices.setdefault(choice["index"], new)
             delta = choice["delta"]
             made["content"] += delta.get("content") or delta.get("refusal") or ""
@@ -71,7 +72,7 @@ def told(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
         for position, candidate in enumerate(part.get("candidates") or ()):
             for each in candidate.get("content", {}).get("parts") or ():
                 whole["thoughts" if each.get("thought") else "text"] += each.get("text") or ""
-                if call := each.get("functionCall"):
+                if "name" in (call := each.get("functionCall", {})):
                     whole["calls"].append((call["name"], call.get("args") or {}))
                 if "thoughtSignature" in each:
                     whole["signatures"].append(each["thoughtSignature"])
