@@ -14,10 +14,10 @@ from gateway.errors import InvalidRequest
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _READ = {
-    "user": {"role", "content", "name"},
+    "user": {"role", "content"},
     "assistant": {
-        "role", "content", "name", "tool_calls", "refusal", "reasoning", "reasoning_content", "reasoning_details",
-        "extra_content", "annotations", "audio", "images",
+        "role", "content", "tool_calls", "refusal", "reasoning", "reasoning_content", "reasoning_details",
+        "extra_content", "annotations", "images",
     },
     "tool": {"role", "content", "name", "tool_call_id", "is_error"},
 }  # fmt: skip
@@ -64,7 +64,7 @@ class Contents:
             self._result(message, where)
 
     def _instruct(self, message: Mapping[str, Any], where: str) -> None:
-        self._dropped.others(message, ("role", "content", "name"), "messages.")
+        self._dropped.others(message, ("role", "content"), "messages.")
         parts = self._parts(message.get("content"), where)
         if any("text" not in part for part in parts):
             raise InvalidRequest(f"{where}.content: this provider takes only text here.")

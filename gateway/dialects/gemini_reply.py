@@ -25,7 +25,7 @@ def reply_to_chat(body: dict[str, Any]) -> dict[str, Any]:
     Raises ``UpstreamProtocolError`` for what is no answer, ``StreamError`` for an error in it or a generation that
     came to nothing. A blocked prompt is an answer: one empty choice, ``content_filter``.
     """
-    head = head_of(body)
+    head = head_of(checked(body))
     candidates = candidates_of(body)
     reason = block_reason(body)
     if not candidates and reason is None:
@@ -62,12 +62,17 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
     return body
 
 
-def head_of(body: Any) -> dict[str, Any]:
-    """``id``, ``created`` and ``model`` of an answer or a stream's piece. Raises ``StreamError`` for an error."""
+def checked(body: Any) -> dict[str, Any]:
+    """An answer or a stream's piece, if it is one. Raises ``StreamError`` for an error."""
     if not isinstance(body, dict):
         raise malformed()
     if body.get("error"):
         raise stream_error(body)
+    return body
+
+
+def head_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """``id``, ``created`` and ``model`` of an answer or a stream's piece."""
     answer_id, model = body.get("responseId"), body.get("modelVersion")
     return {
         "id": answer_id if isinstance(answer_id, str) and answer_id else uuid4().hex,

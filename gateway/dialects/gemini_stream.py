@@ -20,6 +20,7 @@ from gateway.dialects.gemini_reply import (
     blocked_finish,
     blocked_text,
     candidates_of,
+    checked,
     head_of,
     index_of,
     logprobs_to_chat,
@@ -99,10 +100,9 @@ class Decoder:
         return [chunk for _, _, data in parse_events(block) if data for chunk in self._piece(data)]
 
     def _piece(self, data: bytes) -> Iterator[_Chunk]:
-        body = orjson.loads(data)
-        head = head_of(body)
+        body = checked(orjson.loads(data))
         if not self._head:
-            self._head = {**head, "object": "chat.completion.chunk"}
+            self._head = {**head_of(body), "object": "chat.completion.chunk"}
         if (usage := usage_of(body)) is not None:
             self.usage = usage
             self._used = usage_to_chat(body)
