@@ -40,8 +40,8 @@ def streamed(*deltas: Any, end: bytes | None = None) -> Script:
 
 @asynccontextmanager
 async def sdk(script: Script) -> AsyncIterator[tuple[Any, ScriptedUpstream]]:
-    async with ScriptedUpstream(script) as upstream:
-        options = {"base_url": f"{upstream.url}/gemini", "retry_options": {"attempts": 1}}
+    async with ScriptedUpstream(script, models=()) as upstream:
+        options = {"base_url": upstream.url, "retry_options": {"attempts": 1}}
         client = genai.Client(api_key="k", http_options=options)
         try:
             yield client.aio.models, upstream
