@@ -137,7 +137,7 @@ class Contents:
         if not thought and not ours and (message.get("reasoning_content") or message.get("reasoning")):
             self._dropped.add("messages.reasoning_content")
         said = self._parts(message.get("content"), where) or self._parts(message.get("refusal"), where)
-        said += [self._part(image, f"{where}.images") for image in message.get("images") or ()]
+        said += self._parts(message.get("images"), f"{where}.images")
         calls = self._calls(message.get("tool_calls"), where)
         _sign(said, calls, ours, thoughts.signature_of(message))
         if self._caps.signed_calls and calls and "thoughtSignature" not in calls[0]:

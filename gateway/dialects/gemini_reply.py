@@ -16,7 +16,11 @@ from gateway.dialects.gemini_candidate import Candidate, malformed
 from gateway.dialects.gemini_client import asks_for_thoughts
 from gateway.dialects.gemini_error import stream_error
 from gateway.dialects.gemini_parts import CandidateWriter, logprobs_from_chat
+from gateway.errors import UpstreamProtocolError
 from gateway.exchange import Usage
+
+NOT_A_CHAT = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What reading an answer of OpenAI's shape raises where it has another one: every field of it comes from a provider."""
 
 
 def reply_to_chat(body: dict[str, Any]) -> dict[str, Any]:
@@ -44,8 +48,15 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
     """A chat completion for our client, whose ``generateContent`` body ``request`` is.
 
     Thoughts are shown where it asks for them, as Gemini does; signed ones always, because they have to come back.
+    Raises ``UpstreamProtocolError`` for what is no chat completion, and for arguments of a call that are not JSON.
     """
-    thoughts = asks_for_thoughts(request)
+    try:
+        return _answer(chat, asks_for_thoughts(request))
+    except NOT_A_CHAT as error:
+        raise UpstreamProtocolError("The provider's answer is not a chat completion.") from error
+
+
+def _answer(chat: Mapping[str, Any], thoughts: bool) -> dict[str, Any]:
     candidates = []
     for choice in chat.get("choices") or ():
         message = choice.get("message") or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,15 @@ def recorded(data: Recordings, streamed: bool) -> Iterator[Interaction]:
             word = "streamGenerateContent" if streamed else ":generateContent"
             if interaction.status == 200 and word in interaction.path:
                 yield interaction
+
+
+def check(body: Any) -> None:
+    """Google's own types take the answer; nothing is checked where its SDK is not installed."""
+    try:
+        types = import_module("google.genai.types")
+    except ImportError:
+        return
+    types.GenerateContentResponse.model_validate(body)
 
 
 def pieces(body: bytes) -> list[dict[str, Any]]:
