@@ -150,9 +150,9 @@ def _amount(effort: str | None, budget: int | None, caps: Capabilities, dropped:
             dropped.add("reasoning_effort")
             return None
         return {} if budget is None else {"thinkingBudget": budget}
-    if budget is not None:  # the client's number is met by the weakest word that stands for as much
+    if budget is not None:  # a number becomes the weakest word that stands for as much
         dropped.add("reasoning.max_tokens")
-        effort = next((word for word in _EFFORTS if _BUDGETS[word] >= budget), "high")
+        effort = next((word for word in caps.efforts if _BUDGETS.get(word, 0) >= budget), caps.efforts[-1])
     if effort is None:
         return {}
     return {"thinkingLevel": _level(effort, caps, dropped).upper()}

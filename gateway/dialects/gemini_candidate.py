@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -158,8 +159,9 @@ class _PartialCall:
 
     def _set(self, path: str, each: Mapping[str, Any]) -> None:
         holder: Any = self.value
-        *way, last = _steps(path)
-        for step, following in zip(way, [*way[1:], last], strict=True):
+        steps = _steps(path)
+        last = steps[-1]
+        for step, following in pairwise(steps):
             holder = _enter(holder, step, [] if isinstance(following, int) else {})
         value = _value(each)
         if isinstance(value, str) and self._growing == path:

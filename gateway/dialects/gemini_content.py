@@ -14,10 +14,10 @@ from gateway.errors import InvalidRequest
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _READ = {
-    "user": {"role", "content", "name"},
+    "user": {"role", "content"},
     "assistant": {
-        "role", "content", "name", "tool_calls", "refusal", "reasoning", "reasoning_content", "reasoning_details",
-        "extra_content", "annotations", "audio", "images",
+        "role", "content", "tool_calls", "refusal", "reasoning", "reasoning_content", "reasoning_details",
+        "extra_content", "annotations", "images",
     },
     "tool": {"role", "content", "name", "tool_call_id", "is_error"},
 }  # fmt: skip
@@ -64,7 +64,7 @@ class Contents:
             self._result(message, where)
 
     def _instruct(self, message: Mapping[str, Any], where: str) -> None:
-        self._dropped.others(message, ("role", "content", "name"), "messages.")
+        self._dropped.others(message, ("role", "content"), "messages.")
         parts = self._parts(message.get("content"), where)
         if any("text" not in part for part in parts):
             raise InvalidRequest(f"{where}.content: this provider takes only text here.")
@@ -137,7 +137,7 @@ class Contents:
         if not thought and not ours and (message.get("reasoning_content") or message.get("reasoning")):
             self._dropped.add("messages.reasoning_content")
         said = self._parts(message.get("content"), where) or self._parts(message.get("refusal"), where)
-        said += [self._part(image, f"{where}.images") for image in message.get("images") or ()]
+        said += self._parts(message.get("images"), f"{where}.images")
         calls = self._calls(message.get("tool_calls"), where)
         _sign(said, calls, ours, thoughts.signature_of(message))
         if self._caps.signed_calls and calls and "thoughtSignature" not in calls[0]:

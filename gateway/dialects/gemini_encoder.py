@@ -11,7 +11,8 @@ from gateway.dialects.gemini_array import ArrayWriter
 from gateway.dialects.gemini_client import asks_for_thoughts
 from gateway.dialects.gemini_error import error_body
 from gateway.dialects.gemini_parts import CandidateWriter, logprobs_from_chat
-from gateway.dialects.gemini_reply import usage_from_chat
+from gateway.dialects.gemini_reply import NOT_A_CHAT, usage_from_chat
+from gateway.errors import UpstreamProtocolError
 
 
 class Encoder:
@@ -35,8 +36,14 @@ class Encoder:
     def feed(self, chunk: Mapping[str, Any]) -> bytes:
         """What ``chunk`` shows at once, framed; ``b""`` where it shows nothing.
 
-        Raises ``UpstreamProtocolError`` for a tool call whose arguments are not JSON.
+        Raises ``UpstreamProtocolError`` for what is no chunk, and for arguments of a call that are not JSON.
         """
+        try:
+            return self._chunk(chunk)
+        except NOT_A_CHAT as error:
+            raise UpstreamProtocolError("The provider's event is not a chunk of a chat completion.") from error
+
+    def _chunk(self, chunk: Mapping[str, Any]) -> bytes:
         self._head["modelVersion"] = chunk.get("model") or self._head["modelVersion"]
         self._head["responseId"] = self._head["responseId"] or chunk.get("id") or ""
         if (used := usage_from_chat(chunk.get("usage"))) is not None:

@@ -43,6 +43,8 @@ class History:
             else:
                 self._user(parts, where)
             self._dropped.others(content, ("role", "parts"), "contents.")
+        if all(message["role"] == "system" for message in self.messages):
+            raise InvalidRequest("contents: must hold at least one part.")
 
     def _user(self, parts: list[_Message], where: str) -> None:
         shown: list[_Message] = []

@@ -16,7 +16,11 @@ from gateway.dialects.gemini_candidate import Candidate, malformed
 from gateway.dialects.gemini_client import asks_for_thoughts
 from gateway.dialects.gemini_error import stream_error
 from gateway.dialects.gemini_parts import CandidateWriter, logprobs_from_chat
+from gateway.errors import UpstreamProtocolError
 from gateway.exchange import Usage
+
+NOT_A_CHAT = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What reading an answer of OpenAI's shape raises where it has another one: every field of it comes from a provider."""
 
 
 def reply_to_chat(body: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def reply_to_chat(body: dict[str, Any]) -> dict[str, Any]:
     Raises ``UpstreamProtocolError`` for what is no answer, ``StreamError`` for an error in it or a generation that
     came to nothing. A blocked prompt is an answer: one empty choice, ``content_filter``.
     """
-    head = head_of(body)
+    head = head_of(checked(body))
     candidates = candidates_of(body)
     reason = block_reason(body)
     if not candidates and reason is None:
@@ -44,8 +48,15 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
     """A chat completion for our client, whose ``generateContent`` body ``request`` is.
 
     Thoughts are shown where it asks for them, as Gemini does; signed ones always, because they have to come back.
+    Raises ``UpstreamProtocolError`` for what is no chat completion, and for arguments of a call that are not JSON.
     """
-    thoughts = asks_for_thoughts(request)
+    try:
+        return _answer(chat, asks_for_thoughts(request))
+    except NOT_A_CHAT as error:
+        raise UpstreamProtocolError("The provider's answer is not a chat completion.") from error
+
+
+def _answer(chat: Mapping[str, Any], thoughts: bool) -> dict[str, Any]:
     candidates = []
     for choice in chat.get("choices") or ():
         message = choice.get("message") or {}
@@ -62,12 +73,17 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
     return body
 
 
-def head_of(body: Any) -> dict[str, Any]:
-    """``id``, ``created`` and ``model`` of an answer or a stream's piece. Raises ``StreamError`` for an error."""
+def checked(body: Any) -> dict[str, Any]:
+    """An answer or a stream's piece, if it is one. Raises ``StreamError`` for an error."""
     if not isinstance(body, dict):
         raise malformed()
     if body.get("error"):
         raise stream_error(body)
+    return body
+
+
+def head_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """``id``, ``created`` and ``model`` of an answer or a stream's piece."""
     answer_id, model = body.get("responseId"), body.get("modelVersion")
     return {
         "id": answer_id if isinstance(answer_id, str) and answer_id else uuid4().hex,

@@ -108,6 +108,8 @@ class _Writer:
             made.setdefault("type", "STRING")
         else:
             self._dropped.add(f"{self._where}enum")
+            if all(type(value) is int for value in values):
+                made.setdefault("type", "INTEGER")
 
     def _inner(self, made: dict[str, Any], schema: Mapping[str, Any], inside: tuple[str, ...]) -> None:
         properties = schema.get("properties")

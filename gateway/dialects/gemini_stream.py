@@ -20,6 +20,7 @@ from gateway.dialects.gemini_reply import (
     blocked_finish,
     blocked_text,
     candidates_of,
+    checked,
     head_of,
     index_of,
     logprobs_to_chat,
@@ -37,7 +38,7 @@ _Chunk = dict[str, Any]
 class Decoder:
     """One streamed answer, in either framing: the first byte tells which."""
 
-    __slots__ = ("_blocked", "_candidates", "_head", "_splitter", "_used", "usage")
+    __slots__ = ("_blocked", "_candidates", "_head", "_splitter", "_used")
     until_eof = True
 
     def __init__(self) -> None:
@@ -46,7 +47,11 @@ class Decoder:
         self._candidates: dict[int, Candidate] = {}
         self._blocked: _Chunk | None = None
         self._used: _Chunk | None = None
-        self.usage: Usage | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was used up to now."""
+        return usage_of(self._used)
 
     @property
     def done(self) -> bool:
@@ -92,20 +97,20 @@ class Decoder:
             chunks.append(self._chunk(0, {"role": "assistant", "content": "", "refusal": blocked_text(self._blocked)}))
             chunks.append(self._chunk(0, {}, **blocked_finish(block_reason(self._blocked))))
         if self._used is not None:
-            chunks.append({**self._head, "choices": [], "usage": self._used})
+            if (used := usage_to_chat(self._used)) is not None:
+                chunks.append({**self._head, "choices": [], "usage": used})
         return chunks
 
     def _events(self, block: bytes) -> list[_Chunk]:
         return [chunk for _, _, data in parse_events(block) if data for chunk in self._piece(data)]
 
     def _piece(self, data: bytes) -> Iterator[_Chunk]:
-        body = orjson.loads(data)
-        head = head_of(body)
+        body = checked(orjson.loads(data))
         if not self._head:
-            self._head = {**head, "object": "chat.completion.chunk"}
-        if (usage := usage_of(body)) is not None:
-            self.usage = usage
-            self._used = usage_to_chat(body)
+            self._head = {**head_of(body), "object": "chat.completion.chunk"}
+        used = body.get("usageMetadata")
+        if isinstance(used, dict) and ("promptTokenCount" in used or "totalTokenCount" in used):
+            self._used = body  # it grows with each piece: the last one is read, once
         if block_reason(body) is not None:
             self._blocked = body
         for position, piece in enumerate(candidates_of(body)):
