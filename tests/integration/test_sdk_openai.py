@@ -30,6 +30,11 @@ LIMITS = {"bob": 'models = ["echo"]', "carol": "requests_per_minute = 1"}
 CONFIG = (
     """
 default_provider = "stub"
+[retry]
+attempts = 1
+[breaker]
+failures = 0
+error_rate = 0
 [plugins.rate_limit]
 requests_per_minute = 0
 [providers.echo]
