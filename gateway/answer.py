@@ -54,12 +54,7 @@ class Answer:
         guard = self._exchange.guard if self._exchange is not None else None
         try:
             while True:
-                if self._first_by < inf and self._exchange is not None and not self._exchange.committed:
-                    self._arm_first(guard)
-                elif self._deadline < inf:
-                    self._arm_deadline(guard)
-                elif guard is not None:
-                    guard.arm(self._idle, self._stalled)
+                self._arm(guard)
                 block = await content.readany()
                 if not block:
                     return
@@ -105,6 +100,15 @@ class Answer:
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else abort it. Idempotent."""
         self._close()
+
+    def _arm(self, guard: Any) -> None:
+        """Put the next read under the limit that counts now."""
+        if self._first_by < inf and self._exchange is not None and not self._exchange.committed:
+            self._arm_first(guard)
+        elif self._deadline < inf:
+            self._arm_deadline(guard)
+        elif guard is not None:
+            guard.arm(self._idle, self._stalled)
 
     def _arm_first(self, guard: Any) -> None:
         """A stream that has said nothing yet: pings are no progress."""

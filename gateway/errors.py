@@ -335,3 +335,15 @@ def render_body(error: GatewayError, dialect: str, request_id: str) -> bytes:
 def render_event(error: GatewayError, dialect: str, request_id: str) -> bytes:
     """The error as the event that ends a stream in ``dialect``; never a success marker."""
     return _RENDERERS[dialect][1](error, request_id)
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames an exchange failed in: they hold the error, the exchange and its body, and such circles
+    stay in memory until the collector runs, which is seldom."""
+    rest, seen = [error], set[int]()
+    while rest:
+        each = rest.pop()
+        if each is not None and id(each) not in seen:  # causes may run in a circle
+            seen.add(id(each))
+            each.__traceback__ = None
+            rest += (each.__context__, each.__cause__)

@@ -133,9 +133,7 @@ async def test_an_error_before_anything_was_said_is_the_answer_it_would_have_bee
     assert not exchange.committed
     assert (refused.value.http_status, refused.value.target) == (529, "up/m")
     assert refused.value.headers == {"content-type": "application/json"}
-    assert refused.value.body == (
-        b'{"error":{"param":null,"code":529,"type":"overloaded_error","message":"too much"}}'
-    )
+    assert refused.value.body == (b'{"error":{"param":null,"code":529,"type":"overloaded_error","message":"too much"}}')
 
 
 @pytest.mark.parametrize("kind", ["error", "response.failed"])

@@ -238,7 +238,14 @@ async def test_limits_are_told_and_kept(gateway_server: GatewayFactory) -> None:
 
 
 async def test_r47_every_way_out_returns_its_slot(gateway_server: GatewayFactory) -> None:
-    scripts = [as_asked(), hang_up, error(500), error(429, headers={"Retry-After": "0"}), silent, chat_stream(20, pause=0.02)]
+    scripts = [
+        as_asked(),
+        hang_up,
+        error(500),
+        error(429, headers={"Retry-After": "0"}),
+        silent,
+        chat_stream(20, pause=0.02),
+    ]
     scripts += [chat_stream(9, after=2, ending="reset"), chat_stream(9, after=2, ending="stall")]
     chance = random.Random(47)
     async with ScriptedUpstream(as_asked()) as upstream:
