@@ -17,7 +17,7 @@ from gateway.admission import Admission, Gate, enter_all, leave_all, try_enter_a
 from gateway.commit import committed
 from gateway.config import Config
 from gateway.dialects.openai_chat import usage_of
-from gateway.errors import GatewayError, Overloaded, UpstreamError, UpstreamRefused
+from gateway.errors import GatewayError, Overloaded, UpstreamError, UpstreamRefused, forget_frames
 from gateway.exchange import Event, Exchange, Reply, Target
 from gateway.plugins import Call, Plugins
 from gateway.retry import Verdict, backoff, judge
@@ -87,6 +87,7 @@ class Attempts:
                 error.target = error.target or target.name
                 course = course or _Course(self, exchange, targets, None if not named else ())
                 target = await course.after(error, target, state)
+                forget_frames(error)
                 state = self._targets.of(target)
 
     async def _first(self, exchange: Exchange, targets: Sequence[Target], may_fall_back: bool) -> Target:

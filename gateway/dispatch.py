@@ -24,6 +24,7 @@ from gateway.errors import (
     Overloaded,
     RequestRejected,
     RouteNotFound,
+    forget_frames,
 )
 from gateway.exchange import Event, Exchange, Reply, Surface, Target
 from gateway.intake import Intake
@@ -225,7 +226,7 @@ class Dispatcher:
                 log.exception("exchange %s: plugin %s failed in on_finish", exchange.id, call.plugin)
             clock = call.stat.lap(clock)
         if exchange.error is not None:
-            _forget_frames(exchange.error)
+            forget_frames(exchange.error)
         if cancelled is not None:
             raise cancelled
 
@@ -243,18 +244,6 @@ class _HookFailed(InternalError):
     def __init__(self, call: Call, detail: str) -> None:
         super().__init__()
         self.detail = f"plugin {call.plugin}, {call.hook}: {detail}"
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Let go of the frames an exchange failed in: they hold the error, the exchange and its body, and such circles
-    stay in memory until the collector runs, which is seldom."""
-    rest, seen = [error], set[int]()
-    while rest:
-        each = rest.pop()
-        if each is not None and id(each) not in seen:  # causes may run in a circle
-            seen.add(id(each))
-            each.__traceback__ = None
-            rest += (each.__context__, each.__cause__)
 
 
 def _ours(call: Call, error: Exception) -> GatewayError:

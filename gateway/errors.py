@@ -282,3 +282,15 @@ def from_upstream(error: BaseException, target: str | None = None) -> UpstreamEr
             mapped.__cause__ = error
             return mapped
     raise error
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames an exchange failed in: they hold the error, the exchange and its body, and such circles
+    stay in memory until the collector runs, which is seldom."""
+    rest, seen = [error], set[int]()
+    while rest:
+        each = rest.pop()
+        if each is not None and id(each) not in seen:  # causes may run in a circle
+            seen.add(id(each))
+            each.__traceback__ = None
+            rest += (each.__context__, each.__cause__)

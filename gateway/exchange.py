@@ -157,8 +157,8 @@ class Exchange:
     __slots__ = (
         "_arrived", "_reader", "_ready", "cache", "call", "client_ip", "committed", "dropped", "error", "finished",
         "first_byte", "guard", "headers", "id", "method", "model", "notes", "outcome", "path", "payload", "principal",
-        "query", "reply_bytes", "request", "started", "status", "stream", "strict", "surface", "tail", "target", "tried",
-        "upstream_seconds", "usage",
+        "query", "reply_bytes", "request", "started", "status", "stream", "strict", "surface", "tail", "target",
+        "tried", "upstream_seconds", "usage",
     )  # fmt: skip
 
     def __init__(

@@ -264,6 +264,7 @@ class Connection(RequestHandler):
     async def _drop_rest(self, payload: aiohttp.StreamReader) -> None:
         """Read what is left of a request body and drop it, for ``LINGER`` seconds at most."""
         if self._lingering_time and not self._force_close:
+            await asyncio.sleep(0)  # the upload to a provider that answered early is cancelled, but may still read
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lingering_time):
                     while not payload.is_eof():

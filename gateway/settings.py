@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from attrs.validators import and_, ge, gt, le, min_len, optional
 
-from gateway.dialects.capabilities import Capabilities
+from gateway.dialects.capabilities import Flags
 from gateway.exchange import Target
 from gateway.units import Duration, Size
 
@@ -216,23 +216,6 @@ class Model:
     """Other names in ``[models]``, tried in this order when all targets fail."""
     context: int = attrs.field(default=0, validator=ge(0))
     """Tokens a request may have, by a rough estimate, for this model to be taken as a fallback; 0 does not look."""
-
-
-def _or_none(kind: Any) -> Any:
-    return kind | None
-
-
-Flags: Any = attrs.make_class(
-    "Flags",
-    {
-        field.name: attrs.field(default=None, type=_or_none(field.type))
-        for field in attrs.fields(attrs.resolve_types(Capabilities))
-    },
-    frozen=True,
-    kw_only=True,
-)
-"""``[capabilities."GLOB"]``: what upstream models of such names can take, where the built-in table is wrong or silent.
-The keys are those of ``gateway.dialects.capabilities.Capabilities``."""
 
 
 @attrs.frozen(kw_only=True)

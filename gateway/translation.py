@@ -97,8 +97,11 @@ async def streamed(exchange: Exchange, answer: Answer, decoder: Decoder) -> Repl
     """A provider's stream as the client's. An error inside it is told as an answer of its own status would be."""
     dialect = registry.client(exchange.surface.dialect)
     request: Mapping[str, Any] = (await exchange.read()).json()
-    stream = _encoded(exchange, answer, decoder, dialect.encoder(request))
-    return Reply(200, {"content-type": dialect.media}, stream=stream, close=answer.close)
+    make, media = dialect.encoder, dialect.media
+    if dialect.plain_encoder is not None and "alt=sse" not in exchange.query:
+        make, media = dialect.plain_encoder, "application/json"
+    stream = _encoded(exchange, answer, decoder, make(request))
+    return Reply(200, {"content-type": media}, stream=stream, close=answer.close)
 
 
 async def _encoded(

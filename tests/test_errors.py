@@ -1,3 +1,4 @@
+import contextlib
 import inspect
 import ssl
 from types import SimpleNamespace
@@ -83,3 +84,13 @@ def test_a_refused_credential_of_ours_is_never_the_clients(upstream: int, client
 
 def test_a_stranger_is_told_nothing() -> None:
     assert errors.Unauthenticated().message == "Missing or invalid API key."
+
+
+def test_frames_of_errors_that_caused_each_other_are_forgotten() -> None:
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    for each in (first, second):
+        with contextlib.suppress(ValueError, KeyError):
+            raise each
+    errors.forget_frames(first)
+    assert first.__traceback__ is None and second.__traceback__ is None

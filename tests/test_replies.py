@@ -50,10 +50,11 @@ def test_an_error_is_told_with_the_request_id() -> None:
 
 
 def test_a_providers_own_refusal_passes_as_it_is() -> None:
-    refused = errors.UpstreamRefused(429, b'{"error":"slow"}', {"content-type": "application/json", "retry-after": "7"})
+    headers = {"content-type": "application/json", "retry-after": "7", "retry-after-ms": "6500"}
+    refused = errors.UpstreamRefused(429, b'{"error":"slow"}', headers, retry_after=6.5)
     reply = error_reply(make_exchange(), refused)
     assert (reply.status, reply.body, reply.headers["retry-after"]) == (429, b'{"error":"slow"}', "7")
-    assert "x-should-retry" not in reply.headers
+    assert not {"x-should-retry", "retry-after-ms"} & set(reply.headers)
 
 
 def test_a_refusal_of_our_key_is_not_passed_on() -> None:
@@ -64,7 +65,8 @@ def test_a_refusal_of_our_key_is_not_passed_on() -> None:
 
 
 def test_sdks_do_not_repeat_what_the_gateway_has_already_tried_elsewhere() -> None:
-    assert error_reply(make_exchange(), errors.UpstreamTimeout("late")).headers["x-should-retry"] == "false"
+    for error in (errors.UpstreamTimeout("late"), errors.UpstreamRefused(500, b"{}", {})):
+        assert error_reply(make_exchange(), error).headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize(("after", "header"), [(0.2, "1"), (6.6, "7"), (7.1, "8"), (7.0, "7"), (None, None)])

@@ -43,7 +43,9 @@ def test_every_field_is_followed_by_its_meaning(cls: type) -> None:
         and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
     }  # fmt: skip
     # The tables of Config are documented by their own classes.
-    tables = {"server", "admin", "plugins", "pool", "retry", "breaker", "state", "keys", "providers", "models"}
+    tables = {"server", "admin", "plugins", "pool", "retry", "breaker", "state", "keys", "providers", "models"} | {
+        "capabilities"
+    }
     assert documented == set(attrs.fields_dict(cls)) - (tables if cls is Config else set())
     assert cls.__doc__
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 
@@ -36,3 +38,20 @@ class Capabilities:
     images: bool = True
     documents: bool = True
     audio: bool = True
+
+
+def _or_none(kind: Any) -> Any:
+    return kind | None
+
+
+Flags: Any = attrs.make_class(
+    "Flags",
+    {
+        field.name: attrs.field(default=None, type=_or_none(field.type))
+        for field in attrs.fields(attrs.resolve_types(Capabilities))
+    },
+    frozen=True,
+    kw_only=True,
+)
+"""``[capabilities."GLOB"]``: what upstream models of such names can take, where the built-in table is wrong or silent.
+The keys are those of ``gateway.dialects.capabilities.Capabilities``."""

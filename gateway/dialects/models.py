@@ -50,7 +50,7 @@ TABLE: tuple[Row, ...] = (
     (("o1*", "o3*", "o4*", "gpt-5*"), {"sampling": False}),
     (("gpt-5*",), {"efforts": ("minimal", "low", "medium", "high", "xhigh")}),
     (("gpt-3.5*", "gpt-4*", "chatgpt*"), {"efforts": ()}),
-    (("*gemini-3*",), {"budget_thinking": True}),
+    (("*gemini-3*",), {"budget_thinking": False, "signed_calls": True}),
     (("*gemini-2.0*", "*gemini-1*"), {"efforts": (), "budget_thinking": False}),
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import attrs
@@ -50,8 +51,8 @@ class Client:
     """The client's chat request as a canonical one. Raises ``InvalidRequest``."""
     reply_from_chat: Callable[[dict[str, Any], Mapping[str, Any]], Mapping[str, Any]]
     """A canonical reply, and the client's request → the client's reply."""
-    encoder: Callable[[Mapping[str, Any]], Encoder]
-    """For a stream that answers the client's request."""
+    encoder: Callable[..., Encoder]
+    """For a stream that answers the client's request, which is its argument."""
     reader: Callable[[], StreamReader]
     """For a stream that is in this dialect already."""
     error_body: Callable[[int, str, str, str], bytes]
@@ -64,6 +65,8 @@ class Client:
     """The answer to it."""
     media: str = SSE
     """Content type of a stream."""
+    plain_encoder: Callable[..., Encoder] | None = None
+    """For clients of Gemini that do not ask for events (``alt=sse``): a stream as one JSON array."""
 
 
 def _itself(body: Mapping[str, Any]) -> Translated:
@@ -100,6 +103,7 @@ CLIENTS = {
         request_to_chat=gemini_client.request_to_chat,
         reply_from_chat=gemini_reply.reply_from_chat,
         encoder=gemini_encoder.Encoder,
+        plain_encoder=partial(gemini_encoder.Encoder, sse=False),
         reader=gemini_stream.Reader,
         error_body=gemini_error.error_body,
         error_event=gemini_error.error_event,

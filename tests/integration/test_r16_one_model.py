@@ -17,6 +17,11 @@ from tests.integration.conftest import KEY
 
 CONFIG = f"""
 default_provider = "stub"
+[retry]
+attempts = 2
+[breaker]
+failures = 0
+error_rate = 0
 [plugins.rate_limit]
 requests_per_minute = 0
 [keys.alice]

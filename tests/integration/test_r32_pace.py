@@ -39,7 +39,8 @@ async def test_r32_no_event_waits(door: Door, upstream: ScriptedUpstream) -> Non
     async def script(call: Call) -> None:
         await call.head(200, SSE)
         for number in range(EVENTS):
-            await call.chunk(event({"choices": [], "number": number, "sent": monotonic()}))
+            choice = {"index": 0, "delta": {"content": f"w{number} "}, "finish_reason": None}
+            await call.chunk(event({"choices": [choice], "sent": monotonic()}))
             await asyncio.sleep(GAP)
         await call.chunk(event(b"[DONE]"))
         await call.chunk(b"")

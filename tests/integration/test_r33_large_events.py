@@ -10,6 +10,7 @@ from tests.integration.conftest import KEY, Door
 
 DONE = event(b"[DONE]")
 FIRST = event({"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]})
+SAID = event({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]})
 
 
 def large(size: int) -> bytes:
@@ -28,14 +29,14 @@ async def test_r33_a_large_event_arrives_unchanged(door: Door, upstream: Scripte
 async def test_r33_an_event_beyond_the_limit_breaks_the_stream(door: Door, upstream: ScriptedUpstream) -> None:
     async def script(call: Call) -> None:
         await call.head(200, SSE)
-        await call.chunk(FIRST + b"data: ")
+        await call.chunk(SAID + b"data: ")
         while True:
             await call.chunk(b"x" * 100_000)
 
     upstream.script = script
     with pytest.raises(Truncated) as cut:
         await fetch_chat(door.url, "m", host=door.host, key=KEY, stream=True)
-    assert cut.value.received.startswith(FIRST + b'data: {"error":')
+    assert cut.value.received.startswith(SAID + b'data: {"error":')
     assert b"too large" in cut.value.received
     call = await upstream.wait_aborted()
     assert call.written < 40 << 20

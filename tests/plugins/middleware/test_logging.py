@@ -373,6 +373,11 @@ CONFIG = """
 [plugins]
 chain = ["request_id", "logging"]
 
+[retry]
+attempts = 1
+[breaker]
+failures = 0
+error_rate = 0
 [providers.stub]
 type = "openai_compat"
 base_url = "$upstream/v1"
@@ -437,12 +442,19 @@ async def test_r60_a_real_gateway_writes_one_line_per_exchange_however_it_ends(
         assert not [form for form in disguises(secret) if form in (gateway.stdout + gateway.stderr).encode()]
 
 
-async def test_r60_a_dead_upstream_costs_at_most_two_lines_a_request(gateway_server: GatewayFactory) -> None:
+@pytest.mark.parametrize("failures", [0, 5])
+async def test_r60_a_dead_upstream_costs_at_most_two_lines_a_request(
+    gateway_server: GatewayFactory, failures: int
+) -> None:
     (nobody,) = free_ports(1)
-    gateway = gateway_server(CONFIG, upstream=f"http://127.0.0.1:{nobody}")
+    config = CONFIG.replace("failures = 0", f"failures = {failures}")
+    gateway = gateway_server(config, upstream=f"http://127.0.0.1:{nobody}")
     before = (gateway.stdout + gateway.stderr).count("\n")
-    for _ in range(100):
-        assert (await fetch_chat(gateway.url, "m")).status == 502
+    statuses = [(await fetch_chat(gateway.url, "m")).status for _ in range(100)]
+    called = failures or 100
+    assert set(statuses[:called]) == {502}
+    # Every five seconds one call finds out whether it is well again.
+    assert set(statuses[called:]) <= {502, 503} and statuses[called:].count(502) < 20
     await gateway.stop()
     assert len(gateway.log_lines()) == 100
     assert (gateway.stdout + gateway.stderr).count("\n") - before <= 200

@@ -228,6 +228,8 @@ async def test_a_scrape_while_series_are_added_is_whole() -> None:
 CONFIG = """
 [plugins]
 chain = ["request_id", "logging", "metrics"]
+[retry]
+attempts = 1
 
 [providers.stub]
 type = "openai_compat"
@@ -253,7 +255,7 @@ async def test_a_real_gateway_counts_and_shows_it_on_the_admin_listener_only(
     gateway: GatewayProcess, upstream: ScriptedUpstream
 ) -> None:
     assert (await fetch_chat(gateway.url, "m")).status == 200
-    upstream.script = error(429)
+    upstream.script = error(429, headers={"Retry-After": "0"})
     assert (await fetch_chat(gateway.url, "m")).status == 429
     upstream.script = silent
     async with RawClient(gateway.url) as client:

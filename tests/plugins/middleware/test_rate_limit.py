@@ -208,6 +208,9 @@ requests_per_minute = 3
 [keys.tokens]
 sha256 = "{hashlib.sha256(KEYS["tokens"].encode()).hexdigest()}"
 tokens_per_minute = 10
+[breaker]
+failures = 0
+error_rate = 0
 [providers.stub]
 type = "openai_compat"
 base_url = "$upstream/v1"
@@ -235,7 +238,14 @@ async def test_limits_are_told_and_kept(gateway_server: GatewayFactory) -> None:
 
 
 async def test_r47_every_way_out_returns_its_slot(gateway_server: GatewayFactory) -> None:
-    scripts = [as_asked(), hang_up, error(500), error(429), silent, chat_stream(20, pause=0.02)]
+    scripts = [
+        as_asked(),
+        hang_up,
+        error(500),
+        error(429, headers={"Retry-After": "0"}),
+        silent,
+        chat_stream(20, pause=0.02),
+    ]
     scripts += [chat_stream(9, after=2, ending="reset"), chat_stream(9, after=2, ending="stall")]
     chance = random.Random(47)
     async with ScriptedUpstream(as_asked()) as upstream:

@@ -41,6 +41,12 @@ CONFIG = """
 folders = ["$plugins"]
 chain = ["spy"]
 
+[retry]
+attempts = 1
+[breaker]
+failures = 0
+error_rate = 0
+
 [providers.ollama]
 type = "ollama"
 base_url = "http://127.0.0.1:$port"
@@ -331,7 +337,8 @@ async def test_an_error_that_shows_our_credential_is_not_passed_on(
 async def test_a_retry_after_reaches_the_client(gateway: GatewayProcess, ollama: ScriptedUpstream, value: str) -> None:
     headers = {"Content-Type": "application/json", "Retry-After": value}
     ollama.script = whole(429, {"error": "too many"}, headers)
-    reply = await fetch_chat(gateway.url, "ollama/llama3")
+    # A target of its own: what a 429 keeps away must not be the next test's calls.
+    reply = await fetch_chat(gateway.url, f"ollama/llama3:{value}")
     assert (reply.status, reply.header("retry-after")) == (429, "7")
     assert reply.json["error"]["type"] == "rate_limit_error"
 
