@@ -88,9 +88,12 @@ class Thinking:
             self.kind = self.budget = None
 
     def write(self, request: dict[str, Any], dropped: Dropped) -> dict[str, Any]:
-        """Sets ``thinking``; returns the beginning of ``output_config``. The budget must be below ``max_tokens``."""
+        """Sets ``thinking``; returns the beginning of ``output_config``.
+
+        The budget must be below ``max_tokens``, which at OpenAI is for both: half of it is left to the answer.
+        """
         if self.budget is not None and self.budget >= request["max_tokens"]:
-            self.budget = request["max_tokens"] - 1
+            self.budget = request["max_tokens"] // 2
             if self.budget < _LEAST:
                 dropped.add("reasoning_effort")
                 self.kind = self.budget = None
