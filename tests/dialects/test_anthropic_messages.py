@@ -79,6 +79,55 @@ def _plain(request: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+words = st.text("abc \n é漢", min_size=1, max_size=6).filter(str.strip)
+text = st.builds(
+    lambda words, mark: {"type": "text", "text": words, **({"cache_control": {"type": "ephemeral"}} if mark else {})},
+    words, st.booleans(),
+)  # fmt: skip
+thinking = st.builds(lambda seal: {"type": "thinking", "thinking": seal, "signature": "s" + seal}, words)
+redacted = st.builds(lambda seal: {"type": "redacted_thinking", "data": "d" + seal}, words)
+inputs = st.dictionaries(words, words | st.integers() | st.booleans(), max_size=2)
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """A question, then answers with what they ask for; the order of blocks is the one a canonical message has."""
+    made = [{"role": "user", "content": draw(st.lists(text, min_size=1, max_size=2))}]
+    for turn in range(draw(st.integers(0, 3))):
+        calls = [
+            {"type": "tool_use", "id": f"t{turn}_{index}", "name": draw(words), "input": each}
+            for index, each in enumerate(draw(st.lists(inputs, max_size=2)))
+        ]
+        thoughts, later = draw(st.lists(thinking, max_size=2)), draw(st.lists(redacted, max_size=1))
+        texts = draw(st.lists(text, min_size=0 if calls else 1, max_size=2))
+        made.append({"role": "assistant", "content": [*thoughts, *texts, *(later if calls else []), *calls]})
+        results = [
+            {"type": "tool_result", "tool_use_id": call["id"], "content": [draw(text)],
+             **draw(st.sampled_from([{}, {"is_error": True}]))}
+            for call in calls
+        ]  # fmt: skip
+        made.append(
+            {"role": "user", "content": [*results, *draw(st.lists(text, min_size=0 if calls else 1, max_size=2))]}
+        )
+        if draw(st.booleans()):
+            made.append({"role": "system", "content": [draw(text)]})
+            made.append({"role": "user", "content": [draw(text)]})
+    return made
+
+
+@given(turns(), st.lists(text, max_size=2), st.lists(words, max_size=2))
+def test_what_both_can_say_survives_the_canonical_form(
+    messages: list[dict[str, Any]], system: list[dict[str, Any]], stops: list[str]
+) -> None:
+    sent = {"model": "m", "max_tokens": 5, "messages": messages, "temperature": 0.5, "top_k": 3}
+    sent |= {"system": system} if system else {}
+    sent |= {"stop_sequences": stops} if stops else {}
+    chat, dropped = request_to_chat(sent)
+    back, lost = request_from_chat(chat, "m", caps=Capabilities(mid_system=True))
+    assert dropped == lost == []
+    assert _plain(back) == _plain(sent)
+
+
 @pytest.mark.parametrize(
     ("given_fields", "most", "expected"),
     [

@@ -96,6 +96,20 @@ def test_recordings_pass_the_reader_to_the_end(test_data: Recordings) -> None:
         assert reader.usage.output_tokens == usage_of(last).output_tokens  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_recordings_in_small_pieces_are_the_same(test_data: Recordings, size: int) -> None:
+    for name, stream in recorded(test_data).items():
+        if size == 1 and len(stream) > 8000:
+            continue
+        pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+        assert decoded(pieces) == decoded([stream]), name
+        splitter, reader = EventSplitter(), Reader()
+        for piece in pieces:
+            for _, event, data in parse_events(splitter.feed(piece)):
+                assert not data or reader.event(event, data) == PASS
+        assert (reader.done, reader.usage) == (True, read(stream).usage), name
+
+
 def test_recordings_become_chunks_and_the_same_message_again(test_data: Recordings) -> None:
     pytest.importorskip("openai", reason="the openai SDK is not installed")
     from openai.types.chat import ChatCompletionChunk
