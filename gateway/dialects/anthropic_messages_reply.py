@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import time
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
@@ -124,8 +125,8 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
     if text := content_text(message.get("content")):
         content.append({"type": "text", "text": text, "citations": None})
     cut = choice.get("finish_reason") == "length"
-    for index, call in enumerate(message.get("tool_calls") or []):
-        content += _call_blocks(call, index, cut)
+    for call in message.get("tool_calls") or []:
+        content += _call_blocks(call, cut)
     _put_reasoning(content, message, shows_thinking(request))
     called = any(block["type"] == "tool_use" for block in content)
     refusal = message.get("refusal")
@@ -139,13 +140,18 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
 
 def head(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a message that are known when it begins."""
-    name = str(chat.get("id") or "0")
+    name = str(chat.get("id") or new_id("msg_"))
     return {
         "id": name if name.startswith("msg_") else f"msg_{name}",
         "type": "message",
         "role": "assistant",
         "model": chat.get("model") or request.get("model"),
     }
+
+
+def new_id(prefix: str) -> str:
+    """A name for what the provider gave none: clients tell messages and calls of a whole conversation apart by it."""
+    return prefix + uuid4().hex[:24]
 
 
 def stop(choice: Mapping[str, Any], called: bool, refusal: str) -> dict[str, Any]:
@@ -189,7 +195,7 @@ def _put_reasoning(blocks: list[dict[str, Any]], message: Mapping[str, Any], sho
         blocks.insert(0, {"type": "thinking", "thinking": thought, "signature": ""})
 
 
-def _call_blocks(call: Any, index: int, cut: bool) -> list[dict[str, Any]]:
+def _call_blocks(call: Any, cut: bool) -> list[dict[str, Any]]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise UpstreamProtocolError("The provider's answer has a tool call without a name.")
@@ -199,7 +205,7 @@ def _call_blocks(call: Any, index: int, cut: bool) -> list[dict[str, Any]]:
         if cut:
             return []  # torn at the limit of tokens: half a call is no call
         raise UpstreamProtocolError("The provider's answer has a tool call whose arguments are no JSON.") from error
-    call_id = call.get("id") or f"toolu_{index}"
+    call_id = call.get("id") or new_id("toolu_")
     block = {"type": "tool_use", "id": call_id, "name": function["name"], "input": arguments}
     extra = call.get("extra_content")
     return [call_block(call_id, extra), block] if extra else [block]

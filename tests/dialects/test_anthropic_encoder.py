@@ -98,7 +98,10 @@ def test_servers_that_number_every_call_zero() -> None:
 
 
 def test_servers_that_give_no_index_or_id() -> None:
-    assert blocks(call(None, None, "f", "{}")) == [{"type": "tool_use", "id": "toolu_0", "name": "f", "input": {}}]
+    first, second = (blocks(call(None, None, "f", "{}"))[0] for _ in range(2))
+    assert (first["name"], first["input"]) == ("f", {})
+    assert first["id"].startswith("toolu_")
+    assert first["id"] != second["id"], "one name for one call in all the conversation"
 
 
 def test_text_behind_a_call_closes_it() -> None:
@@ -188,6 +191,12 @@ def test_stop_reason(reason: str, expected: str) -> None:
 def test_a_refusal_is_explained() -> None:
     made = message_of(encoded([chunk({"refusal": "Not "}), chunk({"refusal": "this."}), chunk({}, "stop")]))
     assert (made["stop_reason"], made["stop_details"]["explanation"]) == ("refusal", "Not this.")
+
+
+def test_a_chunk_that_comes_before_the_answer_does_not_name_it() -> None:
+    azure = {"id": "", "model": "", "choices": [], "prompt_filter_results": []}
+    made = message_of(encoded([azure, chunk({"content": "Hi"})]))
+    assert (made["id"], made["model"]) == ("msg_chatcmpl-1", "m")
 
 
 def test_a_second_answer_and_an_empty_stream() -> None:

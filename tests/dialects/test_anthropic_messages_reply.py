@@ -124,7 +124,11 @@ def test_calls_without_ids_and_a_finish_that_does_not_tell_of_them() -> None:
     call = {"function": {"name": "f", "arguments": None}, "extra_content": {"google": {"thought_signature": "s"}}}
     made = reply_from_chat(answer(content=[{"type": "text", "text": "x"}], tool_calls=[call]), {})
     assert [block["type"] for block in made["content"]] == ["text", "redacted_thinking", "tool_use"]
-    assert made["content"][-1] == {"type": "tool_use", "id": "toolu_0", "name": "f", "input": {}}
+    call_id = made["content"][-1].pop("id")
+    assert made["content"][-1] == {"type": "tool_use", "name": "f", "input": {}}
+    assert call_id.startswith("toolu_")
+    again = reply_from_chat(answer(tool_calls=[call]), {})
+    assert again["content"][-1]["id"] != call_id, "one name for one call in all the conversation"
     assert made["stop_reason"] == "tool_use"
 
 
