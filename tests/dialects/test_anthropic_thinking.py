@@ -62,6 +62,13 @@ def test_asked(caps: Capabilities, fields: Any, thinking: Any, effort: str | Non
     assert asked(caps, **fields) == (thinking, effort, dropped)
 
 
+def test_anthropic_s_own_field_from_an_openai_client_wins() -> None:
+    own = {"thinking": {"type": "enabled", "budget_tokens": 3000}, "reasoning": {"max_tokens": 9000}}
+    assert asked(BUDGET, **own) == (budget(3000), None, [])
+    assert asked(BUDGET, thinking={"type": "disabled"}, reasoning_effort="high") == ({"type": "disabled"}, None, [])
+    assert asked(BUDGET, thinking={"type": "between_tools"}) == (None, None, ["thinking"])
+
+
 def test_a_forced_tool_wins_over_thinking_by_budget() -> None:
     forced = {"tools": TOOLS, "tool_choice": "required", "reasoning_effort": "low"}
     assert asked(BUDGET, **forced) == (None, None, ["reasoning_effort"])
