@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from gateway.dialects.anthropic_blocks import messages_to_chat
+from gateway.dialects.anthropic_thinking import reasoning_of
 from gateway.dialects.dropped import Dropped, table
 from gateway.errors import InvalidRequest
 
@@ -55,7 +56,7 @@ def count_to_chat(body: Mapping[str, Any]) -> Translated:
         chat["stop"] = stop
     _tools(chat, body, dropped)
     _output(chat, table(body, "output_config"), dropped)
-    _thinking(chat, table(body, "thinking"), dropped)
+    chat |= reasoning_of(table(body, "thinking"), dropped)
     _metadata(chat, table(body, "metadata"), dropped)
     if (tier := body.get("service_tier")) in _TIERS:
         chat["service_tier"] = _TIERS[tier]
@@ -144,20 +145,6 @@ def _output(chat: dict[str, Any], config: Mapping[str, Any], dropped: Dropped) -
     elif wanted:
         dropped.add("output_config.format")
     dropped.others(config, ("effort", "format"), "output_config.")
-
-
-def _thinking(chat: dict[str, Any], thinking: Mapping[str, Any], dropped: Dropped) -> None:
-    kind = thinking.get("type")
-    if kind == "disabled":
-        chat["reasoning_effort"] = "none"
-    elif kind in ("enabled", "adaptive"):
-        budget = thinking.get("budget_tokens")
-        chat["reasoning"] = {"enabled": True} if budget is None else {"enabled": True, "max_tokens": budget}
-        if thinking.get("display") == "omitted":
-            chat["reasoning"]["exclude"] = True
-    elif thinking:
-        dropped.add("thinking")
-    dropped.others(thinking, ("type", "budget_tokens", "display"), "thinking.")
 
 
 def _metadata(chat: dict[str, Any], metadata: Mapping[str, Any], dropped: Dropped) -> None:

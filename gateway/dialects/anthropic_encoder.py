@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects.anthropic_messages_reply import content_text, head, shows_thinking, stop, usage_from_chat
+from gateway.dialects.anthropic_messages_reply import content_text, head, new_id, shows_thinking, stop, usage_from_chat
 from gateway.dialects.anthropic_reasoning import FORMAT, call_block, client_block, seal_of
 from gateway.dialects.tool_arguments import is_whole
 from gateway.errors import UpstreamProtocolError
@@ -74,6 +74,8 @@ class Encoder:
     def feed(self, chunk: Mapping[str, Any]) -> bytes:
         """The events of one chunk; the first one opens the message. Raises ``UpstreamProtocolError``."""
         if not self._started:
+            if not chunk.get("choices"):  # Azure's opening one, without id and model
+                return b""
             self._begin(chunk)
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk.get("choices") or ():
@@ -198,7 +200,7 @@ class Encoder:
     def _start_call(self, call: _Call) -> None:
         self._close()
         self._called = True
-        call.call_id = call.call_id or f"toolu_{self._index}"
+        call.call_id = call.call_id or new_id("toolu_")
         if call.extra:
             self._start(call_block(call.call_id, call.extra))
             self._close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.dialects.anthropic_thinking import Thinking
+from gateway.dialects.anthropic_thinking import Thinking, reasoning_of
 from gateway.dialects.anthropic_turns import Turns
 from gateway.dialects.capabilities import Capabilities
 from gateway.dialects.dropped import Dropped, table
@@ -26,7 +26,7 @@ _SAMPLING_VERSION = "2023-06-01"  # from 2026-10-21 on, sampling is refused what
 _READ = {
     "model", "messages", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "temperature",
     "top_p", "top_k", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning", "reasoning_effort",
-    "user", "safety_identifier", "metadata", "service_tier", "cache_control",
+    "thinking", "user", "safety_identifier", "metadata", "service_tier", "cache_control",
 }  # fmt: skip
 _TIERS = {"auto": "auto", "default": "standard_only"}
 _JSON_ONLY = "Answer with one JSON object and nothing else, no code fence around it."
@@ -40,6 +40,8 @@ def request_from_chat(
     Raises ``InvalidRequest`` for content that the model cannot be shown.
     """
     dropped = Dropped()
+    if chat.get("thinking") is not None:  # LiteLLM's clients send Anthropic's own field; it is the closer word
+        chat = {**chat, **reasoning_of(table(chat, "thinking"), dropped)}
     turns = Turns(caps, dropped)
     turns.add_all(chat.get("messages"))
     request: dict[str, Any] = {"model": model, "max_tokens": 0, "messages": turns.messages}

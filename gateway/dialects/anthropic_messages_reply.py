@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import time
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
-from gateway.dialects.anthropic_reasoning import call_block, client_block, detail_of
+from gateway.dialects.anthropic_reasoning import call_block, client_block, detail_of, put_back
 from gateway.dialects.tool_arguments import dump_arguments, parse_arguments
 from gateway.errors import UpstreamProtocolError
 from gateway.exchange import Usage
@@ -49,7 +50,7 @@ def reply_to_chat(body: Mapping[str, Any]) -> dict[str, Any]:
         raise malformed()
     message = _message(content)
     if reason == "refusal":
-        message["refusal"] = refusal_text(body.get("stop_details"))
+        message |= {"content": message["content"] or None, "refusal": refusal_text(body.get("stop_details"))}
     choice: dict[str, Any] = {"index": 0, "message": message, "logprobs": None, **finish(body)}
     whole = {
         "id": body.get("id"),
@@ -120,12 +121,13 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise UpstreamProtocolError("The provider's answer has no message.")
-    content = _reasoning_blocks(message, shows_thinking(request))
+    content: list[dict[str, Any]] = []
     if text := content_text(message.get("content")):
         content.append({"type": "text", "text": text, "citations": None})
     cut = choice.get("finish_reason") == "length"
-    for index, call in enumerate(message.get("tool_calls") or []):
-        content += _call_blocks(call, index, cut)
+    for call in message.get("tool_calls") or []:
+        content += _call_blocks(call, cut)
+    _put_reasoning(content, message, shows_thinking(request))
     called = any(block["type"] == "tool_use" for block in content)
     refusal = message.get("refusal")
     return {
@@ -138,13 +140,18 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
 
 def head(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a message that are known when it begins."""
-    name = str(chat.get("id") or "0")
+    name = str(chat.get("id") or new_id("msg_"))
     return {
         "id": name if name.startswith("msg_") else f"msg_{name}",
         "type": "message",
         "role": "assistant",
         "model": chat.get("model") or request.get("model"),
     }
+
+
+def new_id(prefix: str) -> str:
+    """A name for what the provider gave none: clients tell messages and calls of a whole conversation apart by it."""
+    return prefix + uuid4().hex[:24]
 
 
 def stop(choice: Mapping[str, Any], called: bool, refusal: str) -> dict[str, Any]:
@@ -181,16 +188,14 @@ def content_text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _reasoning_blocks(message: Mapping[str, Any], shown: bool) -> list[dict[str, Any]]:
-    details = [each for each in message.get("reasoning_details") or [] if isinstance(each, dict)]
-    blocks = [block for each in details if (block := client_block(each))]
+def _put_reasoning(blocks: list[dict[str, Any]], message: Mapping[str, Any], shown: bool) -> None:
+    put_back(blocks, message.get("reasoning_details"), client_block)
     thought = message.get("reasoning_content") or message.get("reasoning")
     if shown and thought and not any(block.get("thinking") for block in blocks):
         blocks.insert(0, {"type": "thinking", "thinking": thought, "signature": ""})
-    return blocks
 
 
-def _call_blocks(call: Any, index: int, cut: bool) -> list[dict[str, Any]]:
+def _call_blocks(call: Any, cut: bool) -> list[dict[str, Any]]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise UpstreamProtocolError("The provider's answer has a tool call without a name.")
@@ -200,7 +205,7 @@ def _call_blocks(call: Any, index: int, cut: bool) -> list[dict[str, Any]]:
         if cut:
             return []  # torn at the limit of tokens: half a call is no call
         raise UpstreamProtocolError("The provider's answer has a tool call whose arguments are no JSON.") from error
-    call_id = call.get("id") or f"toolu_{index}"
+    call_id = call.get("id") or new_id("toolu_")
     block = {"type": "tool_use", "id": call_id, "name": function["name"], "input": arguments}
     extra = call.get("extra_content")
     return [call_block(call_id, extra), block] if extra else [block]

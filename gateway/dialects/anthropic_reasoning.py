@@ -8,7 +8,7 @@ again when the conversation comes back. Anthropic itself refuses such a block, a
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -36,9 +36,9 @@ def detail_of(block: Mapping[str, Any], index: int) -> dict[str, Any] | None:
     return {"type": "reasoning.text", **text, "signature": seal, "format": FORMAT, "index": index}
 
 
-def block_of(detail: Any) -> dict[str, Any] | None:
+def block_of(detail: Mapping[str, Any]) -> dict[str, Any] | None:
     """A detail as the block that Anthropic itself will take; ``None`` if it did not make it."""
-    if not isinstance(detail, dict) or detail.get("format") != FORMAT:
+    if detail.get("format") != FORMAT:
         return None
     signature, data = detail.get("signature"), detail.get("data")
     if isinstance(data, str) and data:
@@ -66,6 +66,27 @@ def seal_of(detail: Mapping[str, Any]) -> str:
     if detail.get("format") == FORMAT and isinstance(signature, str):
         return signature
     return _MARK + _pack({name: value for name, value in detail.items() if name != "text"})
+
+
+def put_back(
+    blocks: list[dict[str, Any]], details: Any, make: Callable[[Mapping[str, Any]], dict[str, Any] | None]
+) -> list[Any]:
+    """Puts the blocks ``make`` makes of ``details`` among ``blocks``, in order, each where its ``index`` says.
+
+    Returns the details of which nothing was made.
+    """
+    left: list[Any] = []
+    place = 0
+    for detail in details if isinstance(details, list) else ():
+        block = make(detail) if isinstance(detail, dict) else None
+        if block is None:
+            left.append(detail)
+            continue
+        index = detail.get("index")
+        place = min(max(place, index if type(index) is int else 0), len(blocks))
+        blocks.insert(place, block)
+        place += 1
+    return left
 
 
 def call_block(call_id: str, extra: Any) -> dict[str, Any]:

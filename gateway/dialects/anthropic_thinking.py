@@ -1,4 +1,4 @@
-"""Canonical reasoning → Anthropic's ``thinking`` and ``output_config.effort``, by what the model can.
+"""Canonical reasoning → Anthropic's ``thinking`` and ``output_config.effort``, by what the model can; and the way back.
 
 Newer models are asked for ``adaptive`` thinking with an effort, older ones for a number of tokens. What the same
 request cannot have beside it decides which of the two gives way.
@@ -88,9 +88,12 @@ class Thinking:
             self.kind = self.budget = None
 
     def write(self, request: dict[str, Any], dropped: Dropped) -> dict[str, Any]:
-        """Sets ``thinking``; returns the beginning of ``output_config``. The budget must be below ``max_tokens``."""
+        """Sets ``thinking``; returns the beginning of ``output_config``.
+
+        The budget must be below ``max_tokens``, which at OpenAI is for both: half of it is left to the answer.
+        """
         if self.budget is not None and self.budget >= request["max_tokens"]:
-            self.budget = request["max_tokens"] - 1
+            self.budget = request["max_tokens"] // 2
             if self.budget < _LEAST:
                 dropped.add("reasoning_effort")
                 self.kind = self.budget = None
@@ -101,6 +104,24 @@ class Thinking:
             if self.hidden:
                 request["thinking"]["display"] = "omitted"
         return {"effort": self.effort} if self.effort is not None else {}
+
+
+def reasoning_of(thinking: Mapping[str, Any], dropped: Dropped) -> dict[str, Any]:
+    """Anthropic's ``thinking`` in canonical fields."""
+    dropped.others(thinking, ("type", "budget_tokens", "display"), "thinking.")
+    kind = thinking.get("type")
+    if kind == "disabled":
+        return {"reasoning_effort": "none"}
+    if kind not in ("enabled", "adaptive"):
+        if thinking:
+            dropped.add("thinking")
+        return {}
+    reasoning: dict[str, Any] = {"enabled": True}
+    if (budget := thinking.get("budget_tokens")) is not None:
+        reasoning["max_tokens"] = budget
+    if thinking.get("display") == "omitted":
+        reasoning["exclude"] = True
+    return {"reasoning": reasoning}
 
 
 def _unsigned_turn(messages: list[dict[str, Any]]) -> bool:

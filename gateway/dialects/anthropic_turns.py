@@ -11,7 +11,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.dialects.anthropic_reasoning import block_of
+from gateway.dialects.anthropic_reasoning import block_of, put_back
 from gateway.dialects.capabilities import Capabilities
 from gateway.dialects.dropped import Dropped, table
 from gateway.dialects.tool_arguments import parse_arguments
@@ -128,18 +128,10 @@ class Turns:
         return blocks
 
     def _think(self, blocks: Blocks, message: Mapping[str, Any]) -> None:
-        """Puts what was signed back in its place (``index``), in order."""
-        details = message.get("reasoning_details") or []
-        place, kept = 0, False
-        for detail in details if isinstance(details, list) else []:
-            if (block := block_of(detail)) is None:
-                self._dropped.add("messages.reasoning_details")
-                continue
-            index = detail.get("index")
-            place = max(place, index if type(index) is int else 0)
-            blocks.insert(place, block)
-            place, kept = min(place, len(blocks) - 1) + 1, True
-        if not kept and (message.get("reasoning_content") or message.get("reasoning")):
+        before = len(blocks)
+        if put_back(blocks, message.get("reasoning_details"), block_of):
+            self._dropped.add("messages.reasoning_details")
+        if len(blocks) == before and (message.get("reasoning_content") or message.get("reasoning")):
             self._dropped.add("messages.reasoning_content")  # what is not signed is refused
 
     def _call(self, call: Any, where: str) -> dict[str, Any]:
@@ -222,7 +214,7 @@ def _source(url: str, where: str) -> dict[str, Any] | None:
     if not media.startswith("text/"):
         return {"type": "base64", "media_type": _IMAGES.get(media, media), "data": data}
     try:
-        return {"type": "text", "media_type": "text/plain", "data": b64decode(data).decode()}
+        return {"type": "text", "media_type": "text/plain", "data": b64decode(data, validate=True).decode()}
     except ValueError as error:
         raise InvalidRequest(f"{where}: is not text in UTF-8, encoded in base64.") from error
 

@@ -89,11 +89,16 @@ def parse_events(block: bytes) -> Iterator[tuple[bytes, str | None, bytes]]:
     position = 0
     only_lf = b"\r" not in block
     while position < len(block):
-        # The usual event is one line "data: …" and an empty line: sought by memchr, not line by line.
-        if only_lf and block.startswith(b"data: ", position):
-            line_end = block.find(b"\n", position)
+        # The usual event is one line "data: …", maybe behind one "event: …", and an empty line: sought by memchr, not
+        # line by line.
+        name, start = None, position
+        if only_lf and block.startswith(b"event: ", position):
+            start = block.find(b"\n", position) + 1 or len(block)
+            name = block[position + 7 : start - 1].decode(errors="replace") or None
+        if only_lf and block.startswith(b"data: ", start):
+            line_end = block.find(b"\n", start)
             if block.startswith(b"\n\n", line_end):
-                yield block[position : line_end + 2], None, block[position + 6 : line_end]
+                yield block[position : line_end + 2], name, block[start + 6 : line_end]
                 position = line_end + 2
                 continue
         end = _end_of_event(block, position, only_lf)

@@ -177,3 +177,9 @@ def test_a_line_beyond_the_limit_is_refused() -> None:
     assert splitter.feed(b"12345\n12345") == [b"12345\n"]
     with pytest.raises(ValueError, match="10 bytes"):
         splitter.feed(b"678901")
+
+
+def test_the_beginning_of_a_named_event_behind_a_whole_one() -> None:
+    for rest in (b"event: y", b"event: y\n", b"event: y\nid: 1"):
+        assert list(parse_events(b"data: x\n\n" + rest)) == [(b"data: x\n\n", None, b"x"), (rest, None, b"")]
+    assert list(parse_events(b"event: y\ndata: x")) == [(b"event: y\ndata: x", "y", b"x")]
