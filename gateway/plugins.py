@@ -27,6 +27,7 @@ from gateway.targets import Targets
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from gateway.admission import Admission
     from gateway.upstream import Upstream
 
 log = logging.getLogger("hookgate")
@@ -80,7 +81,8 @@ class HookStats:
         return self._stats.setdefault((plugin, hook), Stat())
 
     def items(self) -> ItemsView[tuple[str, str], Stat]:
-        return self._stats.items()
+        """Of a copy: a scrape walks them in another thread."""
+        return self._stats.copy().items()
 
 
 @attrs.define
@@ -100,6 +102,8 @@ class Runtime:
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )
     """What is known of each target: ``targets.of(target)``."""
+    admission: Admission | None = None
+    """The gates in front of limited providers and targets."""
 
     def named(self, name: str) -> Runtime:
         """The same runtime for another plugin: only the name differs."""
@@ -155,6 +159,8 @@ class Loaded:
     file: str
     plugin: Any
     hooks: tuple[str, ...] = ()
+    settings: Any = None
+    """What the plugin was given."""
 
 
 class Plugins:
@@ -289,7 +295,7 @@ def _make(wanted: _Wanted, finder: Finder, document: Document, runtime: Runtime)
     except Exception as error:  # noqa: BLE001 - told with the other problems, all at once
         document.problem(wanted.named_at, f"plugin '{name}' ({file}): {error}")
         return None
-    return Loaded(name, wanted.kind, file, plugin, tuple(hook for hook in HOOKS if hasattr(plugin, hook)))
+    return Loaded(name, wanted.kind, file, plugin, tuple(hook for hook in HOOKS if hasattr(plugin, hook)), settings)
 
 
 def _register(manager: pluggy.PluginManager, loaded: Loaded) -> None:

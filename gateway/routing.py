@@ -125,13 +125,18 @@ class Router:
                 return self._with_fallbacks(exchange, model, chosen)
         return self._with_fallbacks(exchange, model, weighted(candidates))
 
-    async def _resolve(self, model: str) -> Sequence[Target]:
-        entry = self._entry(model)
+    def written(self, model: str) -> Sequence[Target] | None:
+        """Targets of ``model`` by the configuration alone; ``None``: the providers' lists must be asked."""
+        entry = self.entry(model)
         if entry is not None:
             return self._models[entry].targets
         provider, slash, rest = model.partition("/")
-        if slash and rest and provider in self._providers:
-            return (Target(provider, rest),)
+        return (Target(provider, rest),) if slash and rest and provider in self._providers else None
+
+    async def _resolve(self, model: str) -> Sequence[Target]:
+        targets = self.written(model)
+        if targets is not None:
+            return targets
         found = await self.catalog.provider_of(model)
         if found is not None:
             return (Target(found),)
@@ -139,25 +144,42 @@ class Router:
             raise ModelNotFound("The model does not exist or is not served here.")
         return (Target(self._default),)
 
-    def _entry(self, model: str) -> str | None:
+    def entry(self, model: str) -> str | None:
+        """The name in ``[models]`` that decides on ``model``."""
         if model in self._models:
             return model
         return next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
 
     def _with_fallbacks(self, exchange: Exchange, model: str, targets: Sequence[Target]) -> Sequence[Target]:
-        entry = self._entry(model)
+        entry = self.entry(model)
         if entry is None or not self._models[entry].fallbacks:
             return targets
         ordered = list(targets)
         principal = exchange.principal
         for name in self._models[entry].fallbacks:
-            fallback = self._entry(name)
-            if fallback is None or (principal is not None and not principal.allows(name)):
-                continue
-            # A target without a model of its own would send the name of the model that just failed.
-            for target in weighted(self._models[fallback].targets):
-                ordered.append(target if target.model else Target(target.provider, name, target.weight))
+            fallback = self.entry(name)
+            if fallback is not None and (principal is None or principal.allows(name)):
+                ordered += weighted(as_fallback(name, self._models[fallback].targets))
         return ordered
+
+
+def as_fallback(name: str, targets: Sequence[Target]) -> Sequence[Target]:
+    """The targets of the fallback ``name``. One without a model of its own would send the name of the model that just
+    failed."""
+    return [target if target.model else Target(target.provider, name, target.weight) for target in targets]
+
+
+def named_targets(config: Config) -> dict[str, Target]:
+    """Target name → target, for all that a configuration names: by itself, or by its models and their fallbacks."""
+    models = config.models
+    found = [Target(provider) for provider in config.providers]
+    for model in models.values():
+        found += model.targets
+        for name in model.fallbacks:
+            entry = name if name in models else next((glob for glob in models if fnmatchcase(name, glob)), None)
+            if entry is not None:
+                found += as_fallback(name, models[entry].targets)
+    return {target.name: target for target in found}
 
 
 def authorise(exchange: Exchange, model: str) -> None:

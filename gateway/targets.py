@@ -264,6 +264,11 @@ class Targets:
         self._named = frozenset(names)
         self._states = {name: state for name, state in self._states.items() if name in self._named}
 
+    def states(self) -> dict[str, TargetState]:
+        """Target name → its state: a copy, which other threads may walk. They may read the states, but not
+        ``snapshot`` them."""
+        return self._states.copy()
+
     def snapshot(self, now: float) -> dict[str, dict[str, Any]]:
         """Target name → ``TargetState.snapshot``."""
         return {name: state.snapshot(now) for name, state in self._states.items()}
