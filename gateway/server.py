@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from gateway import config as configuration
-from gateway import health, plugins
+from gateway import health, live, plugins
 from gateway.dispatch import Answer, Dispatcher
 from gateway.errors import ConfigError, RouteNotFound, UpgradeRequired
 from gateway.exchange import Exchange, Reply, Surface
@@ -128,7 +128,7 @@ class Server:
         )
         if config.admin.enabled:
             application = web.Application()
-            application.add_routes(runtime.admin_routes)
+            application.add_routes([*runtime.admin_routes, live.route(runtime)])
             admin = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
             await self._serve(admin, config.admin.host, config.admin.port)
         # Last: who gets an answer here finds the gateway whole.
