@@ -73,8 +73,8 @@ def _hop(label: str, hop: Hop, told: Explanation) -> Iterator[str]:
     if hop.timeouts is not None:
         limits = ", ".join(f"{name} {_time(seconds)}" for name, seconds in hop.timeouts.items())
         yield f"              timeouts  {limits}"
-    lost = "repeated once" if hop.retry_ambiguous else "never repeated (retry_ambiguous = false)"
-    yield f"              lost      on a reused connection: {lost}"
+        lost = "repeated once" if hop.retry_ambiguous else "never repeated (retry_ambiguous = false)"
+        yield f"              lost      on a reused connection: {lost}"
     if told.running is not None:
         yield f"              now       {_now(hop.now)}"
         for name, gate in hop.gates.items():

@@ -59,11 +59,9 @@ def test_everything_is_said_once_and_in_order() -> None:
         "              lost      on a reused connection: repeated once",
         "target      b (echo), asked for 'm', weight 1: 25%",
         "              at once   no limit",
-        "              lost      on a reused connection: never repeated (retry_ambiguous = false)",
         "fallback    'n', when all targets before have failed",
         "  target    b (echo), asked for 'm', weight 1: 25%",
         "              at once   no limit",
-        "              lost      on a reused connection: never repeated (retry_ambiguous = false)",
         "fallback    'o' is skipped: none matches",
         "retry       3 calls for one request at most, fallbacks among them; further calls up to 20% of the first ones; "
         "waits before the same target is called again grow from 0.25 s at most to 4 s",
@@ -103,6 +101,12 @@ def test_the_running_gateways_state_is_said_of_each_target() -> None:
 def test_a_breaker_that_looks_at_nothing_never_opens() -> None:
     never = attrs.asdict(Breaker(failures=0, error_rate=0.0))
     assert "breaker     never opens" in lines(breaker=never)
+
+
+def test_what_is_lost_is_repeated_or_not() -> None:
+    hop = attrs.evolve(HOP, retry_ambiguous=False)
+    lost = "              lost      on a reused connection: never repeated (retry_ambiguous = false)"
+    assert lost in lines(targets=(hop,)) and lost not in lines()
 
 
 def test_a_queue_without_a_limit_of_time_says_so() -> None:

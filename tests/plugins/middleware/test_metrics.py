@@ -27,6 +27,7 @@ from gateway.errors import InternalError, Overloaded, Unauthenticated, UpstreamR
 from gateway.plugins import HookStats
 from gateway.targets import Targets
 from gateway.testing import (
+    Call,
     GatewayFactory,
     GatewayProcess,
     Metrics,
@@ -354,6 +355,10 @@ base_url = "$upstream/v1"
 
 [models.m]
 targets = [{ provider = "stub" }]
+
+[models.falls]
+targets = [{ provider = "stub", model = "down" }]
+fallbacks = ["m"]
 """
 
 
@@ -393,6 +398,20 @@ async def test_a_real_gateway_counts_and_shows_it_on_the_admin_listener_only(
     assert scraped.value("hookgate_tokens_total", kind="input") > 0
     assert scraped.value("hookgate_hook_duration_seconds_count", plugin="request_id", hook="on_request") >= 3
     assert scraped.value("hookgate_upstream_connections", state="limit") == 1000
+    for target in ("stub", "stub/down", "stub/m"):
+        assert scraped.value("hookgate_target_state", target=target, state="closed") == 1
+        assert scraped.value("hookgate_target_in_flight", target=target) == 0
     public = await fetch(f"{gateway.url}/metrics", "GET")
     assert public.status == 404
     assert b"hookgate_" not in public.body
+
+
+async def test_a_real_gateway_counts_its_fallbacks(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
+    async def script(call: Call) -> None:
+        await (error(503) if call.request.json["model"] == "down" else chat("hello"))(call)
+
+    upstream.script = script
+    for _ in range(2):
+        reply = await fetch_chat(gateway.url, "falls")
+        assert (reply.status, reply.header("x-gateway-target")) == (200, "stub/m")
+    assert (await gateway.metrics()).value("hookgate_further_calls_total", target="stub/m") == 2
