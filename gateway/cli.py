@@ -77,6 +77,13 @@ def _parser() -> tuple[argparse.ArgumentParser, Any]:
     )
     again.add_argument("--workers", type=int, help="as serve was given it")
     add("check", _check, "Check the configuration: exit 0, or 1 with every problem as FILE:LINE: message.")
+    explain = add("explain", _explain, "Explain where a request for a model goes, and why: exit 1 if it is refused.")
+    explain.add_argument("--key", metavar="NAME", help="name of the virtual key; left out where the gateway is open")
+    explain.add_argument("--model", metavar="M", required=True, help="name of the model, as clients send it")
+    explain.add_argument(
+        "--live", action="store_true", help="ask the providers for their models and the running gateway"
+    )
+    explain.add_argument("--json", action="store_true", help="for machines")
     add("models", _models, "List the models clients can name now.")
     add("plugins", _plugins, "List the loaded plugins: name, kind, place in the chain, hooks, file.")
     keys = commands.add_parser("keys", help="Virtual keys.").add_subparsers(required=True, metavar="COMMAND")
@@ -212,6 +219,35 @@ def _models(chosen: argparse.Namespace) -> int:
                 print(f"{model['id']:<48} {provider}")
         await router.catalog.close()
         return 0
+
+    return _with_plugins(chosen.config, report)
+
+
+def _explain(chosen: argparse.Namespace) -> int:
+    async def report(loaded: Any, document: Any) -> int:
+        from attrs import asdict
+
+        from gateway import live
+        from gateway.explain import Explainer
+        from gateway.explain_text import text
+        from gateway.routing import Router
+
+        document.raise_problems()
+        url = live.address(loaded.runtime.config.admin)
+        told = None
+        try:
+            told = await live.ask(loaded.runtime.upstream, url) if url else None
+        except (OSError, ValueError) as error:
+            if chosen.live:
+                print(f"no running gateway at {url}: {error}", file=sys.stderr)
+        router = Router(loaded.runtime.config, loaded)
+        try:
+            explainer = Explainer(document, loaded, router, told, url if told else None)
+            found = await explainer.explain(chosen.key, chosen.model, ask=chosen.live)
+        finally:
+            await router.catalog.close()
+        print(json.dumps(asdict(found)) if chosen.json else text(found))
+        return 1 if found.answer == "refused" else 0
 
     return _with_plugins(chosen.config, report)
 

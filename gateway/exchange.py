@@ -19,6 +19,8 @@ Provenance = Literal["reported", "partial", "estimated"]
 CacheState = Literal["hit", "miss", "bypass", "coalesced"]
 _SHORT = 1 << 18  # bytes
 _ALL = ("*",)
+ANY = "\0"
+"""No model's name: only a principal that may use all models may use this one."""
 Outcome = Literal["ok", "refused", "upstream_failed", "failed", "client_gone"]
 
 

@@ -15,12 +15,12 @@ from aiohttp import web
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from gateway import config as configuration
-from gateway import plugins, surfaces
+from gateway import live, plugins, surfaces
 from gateway.config import Config, Document
 from gateway.dispatch import Dispatcher
 from gateway.errors import ConfigError, GatewayError
 from gateway.front import Handler
-from gateway.routing import Router
+from gateway.routing import Router, named_targets
 from gateway.targets import Targets
 from gateway.upstream import Upstream
 from gateway.watchdog import Watchdog
@@ -138,17 +138,8 @@ def _targets(before: Generation | None, config: Config) -> Targets:
     same = {name for name, provider in config.providers.items() if name in old and old[name].digest == provider.digest}
     targets.configure(config.retry, config.breaker)
     targets.prune(same)
-    targets.keep(_target_names(config))
+    targets.keep(named_targets(config))
     return targets
-
-
-def _target_names(config: Config) -> set[str]:
-    names = set(config.providers)
-    for client_name, model in config.models.items():
-        # Without a model of its own a target is called by the provider's name, as a fallback by the client's too.
-        names |= {target.name for target in model.targets}
-        names |= {f"{target.provider}/{client_name}" for target in model.targets if target.model is None}
-    return names
 
 
 def _refuse_moves(before: Config, after: Config, document: Document) -> None:
@@ -185,6 +176,6 @@ def _routes(dispatcher: Dispatcher, document: Document, ready: Handler) -> surfa
 def _admin(runtime: plugins.Runtime, host: Host) -> web.Application:
     application = web.Application()
     application.router.add_post("/reload", host.reload)
-    application.add_routes(runtime.admin_routes)
+    application.add_routes([*runtime.admin_routes, live.route(runtime)])
     application.freeze()
     return application

@@ -22,7 +22,7 @@ from gateway.errors import (
     RequestTimeout,
     UnsupportedEncoding,
 )
-from gateway.exchange import Exchange
+from gateway.exchange import ANY, Exchange
 from gateway.ids import RequestIds
 from gateway.multipart import Form
 from gateway.routing import authorise
@@ -30,7 +30,6 @@ from gateway.watchdog import Guard
 
 FORM_HEAD = 1 << 20
 """Bytes of a form that are read before it is forwarded, in search of the model; a small file may come first."""
-_ANY = "\0"  # no model's name: only a key that may use all models may use this one
 
 
 class StreamedBody:
@@ -147,7 +146,7 @@ class Intake:
             payload = StreamedBody(self._upload(exchange))
             if not request.body_exists:
                 payload.raw = b""  # a GET sent on as a chunked upload is refused by many servers
-            elif exchange.principal is not None and not exchange.principal.allows(_ANY):
+            elif exchange.principal is not None and not exchange.principal.allows(ANY):
                 # Some servers read JSON whatever its type says, and with it a model nobody has looked at.
                 raise Forbidden("This key may use certain models only, and a body of this type names none.")
         _admit(exchange, payload)

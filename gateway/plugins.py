@@ -29,6 +29,7 @@ from gateway.targets import Targets
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from gateway.admission import Admission
     from gateway.upstream import Upstream
 
 log = logging.getLogger("hookgate")
@@ -87,7 +88,8 @@ class HookStats:
         return self._stats.setdefault(key, self._before.get(key) or Stat())
 
     def items(self) -> ItemsView[tuple[str, str], Stat]:
-        return self._stats.items()
+        """Of a copy: a scrape walks them in another thread."""
+        return self._stats.copy().items()
 
 
 @attrs.define
@@ -192,6 +194,8 @@ class Loaded:
     runtime: Runtime = attrs.field(repr=False)
     """As the plugin was given it."""
     hooks: tuple[str, ...] = ()
+    settings: Any = None
+    """What the plugin was given."""
 
 
 class Plugins:
@@ -350,7 +354,9 @@ def _make(wanted: _Wanted, finder: Finder, document: Document, runtime: Runtime)
     except Exception as error:  # noqa: BLE001 - told with the other problems, all at once
         document.problem(wanted.named_at, f"plugin '{name}' ({file}): {error}")
         return None
-    return Loaded(name, wanted.kind, file, plugin, own, tuple(hook for hook in HOOKS if hasattr(plugin, hook)))
+    return Loaded(
+        name, wanted.kind, file, plugin, own, tuple(hook for hook in HOOKS if hasattr(plugin, hook)), settings
+    )
 
 
 def _register(manager: pluggy.PluginManager, loaded: Loaded) -> None:

@@ -133,17 +133,15 @@ class Router:
     async def fallbacks(self, exchange: Exchange) -> Sequence[Target]:
         """What may be called when the targets of the exchange's model cannot: the targets of its fallbacks, those that
         its key may use and that can take a request of this length."""
-        entry = self._entry(exchange.model) if exchange.model is not None else None
+        entry = self.entry(exchange.model) if exchange.model is not None else None
         if entry is None:
             return ()
         found: list[Target] = []
         for name in self._models[entry].fallbacks:
-            fallback = self._entry(name)
+            fallback = self.entry(name)
             if fallback is None or not self._may_fall_back(exchange, name, self._models[fallback]):
                 continue
-            for target in await self._ordered(exchange, self._models[fallback].targets):
-                # A target without a model of its own would send the name of the model that just failed.
-                found.append(target if target.model else Target(target.provider, name, target.weight))
+            found += as_fallback(name, await self._ordered(exchange, self._models[fallback].targets))
         return found
 
     def _may_fall_back(self, exchange: Exchange, name: str, model: Model) -> bool:
@@ -151,13 +149,18 @@ class Router:
             return False
         return not model.context or estimated_tokens(exchange.payload) <= model.context
 
-    async def _resolve(self, model: str) -> Sequence[Target]:
-        entry = self._entry(model)
+    def written(self, model: str) -> Sequence[Target] | None:
+        """Targets of ``model`` by the configuration alone; ``None``: the providers' lists must be asked."""
+        entry = self.entry(model)
         if entry is not None:
             return self._models[entry].targets
         provider, slash, rest = model.partition("/")
-        if slash and rest and provider in self._providers:
-            return (Target(provider, rest),)
+        return (Target(provider, rest),) if slash and rest and provider in self._providers else None
+
+    async def _resolve(self, model: str) -> Sequence[Target]:
+        targets = self.written(model)
+        if targets is not None:
+            return targets
         found = await self.catalog.provider_of(model)
         if found is not None:
             return (Target(found),)
@@ -165,7 +168,8 @@ class Router:
             raise ModelNotFound("The model does not exist or is not served here.")
         return (Target(self._default),)
 
-    def _entry(self, model: str) -> str | None:
+    def entry(self, model: str) -> str | None:
+        """The name in ``[models]`` that decides on ``model``."""
         if model in self._models:
             return model
         return next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
@@ -177,6 +181,25 @@ def estimated_tokens(payload: Any) -> int:
         return 0
     # Media in data: URLs are no text.
     return sum(map(len, _MEDIA.split(payload.raw))) // 4
+
+
+def as_fallback(name: str, targets: Sequence[Target]) -> Sequence[Target]:
+    """The targets of the fallback ``name``. One without a model of its own would send the name of the model that just
+    failed."""
+    return [target if target.model else Target(target.provider, name, target.weight) for target in targets]
+
+
+def named_targets(config: Config) -> dict[str, Target]:
+    """Target name → target, for all that a configuration names: by itself, or by its models and their fallbacks."""
+    models = config.models
+    found = [Target(provider) for provider in config.providers]
+    for model in models.values():
+        found += model.targets
+        for name in model.fallbacks:
+            entry = name if name in models else next((glob for glob in models if fnmatchcase(name, glob)), None)
+            if entry is not None:
+                found += as_fallback(name, models[entry].targets)
+    return {target.name: target for target in found}
 
 
 def authorise(exchange: Exchange, model: str) -> None:

@@ -267,6 +267,11 @@ class Targets:
         """Targets that the configuration names: they are kept whatever else comes."""
         self._named = frozenset(names)
 
+    def states(self) -> dict[str, TargetState]:
+        """Target name → its state: a copy, which other threads may walk. They may read the states, but not
+        ``snapshot`` them."""
+        return self._states.copy()
+
     def snapshot(self, now: float) -> dict[str, dict[str, Any]]:
         """Target name → ``TargetState.snapshot``."""
         return {name: state.snapshot(now) for name, state in self._states.items()}

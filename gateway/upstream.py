@@ -273,7 +273,8 @@ class Upstream:
     def stats(self) -> dict[str, int]:
         """Connections of the pool: ``acquired`` (in use), ``idle`` (kept alive), ``limit`` (0: none)."""
         connector = self.connector
-        idle = sum(len(connections) for connections in connector._conns.values())
+        # A copy: a scrape asks from another thread.
+        idle = sum(len(connections) for connections in dict(connector._conns).values())
         return {"acquired": len(connector._acquired), "idle": idle, "limit": connector.limit}
 
     async def close(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -17,6 +19,7 @@ from gateway.testing import GatewayFactory, fetch_chat, free_ports
 from tests.support.programs import ROOT
 
 ECHO = '[providers.echo]\ntype = "echo"\n'
+NEEDS = {"explain": ("--model", "m")}
 
 
 @pytest.fixture
@@ -70,22 +73,22 @@ def test_check_warns_of_what_lies_there_unnamed(
     assert len(warnings) == 1 and "forgotten.py: not loaded" in warnings[0]
 
 
-@pytest.mark.parametrize("command", ["check", "serve", "models", "plugins"])
+@pytest.mark.parametrize("command", ["check", "serve", "models", "plugins", "explain"])
 def test_a_missing_file_is_a_line_and_no_traceback(
     config: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    assert main([command, "--config", "elsewhere.toml"]) == 1
+    assert main([command, *NEEDS.get(command, ()), "--config", "elsewhere.toml"]) == 1
     printed = capsys.readouterr()
     assert "elsewhere.toml" in printed.err and len(printed.err.splitlines()) == 1
     assert printed.out == ""
 
 
-@pytest.mark.parametrize("command", ["serve", "models", "plugins"])
+@pytest.mark.parametrize("command", ["serve", "models", "plugins", "explain"])
 def test_every_command_refuses_a_broken_configuration(
     config: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     config.write_text(f"{ECHO}[server]\nprot = 1\n")
-    assert main([command]) == 1
+    assert main([command, *NEEDS.get(command, ())]) == 1
     assert "gateway.toml:4: " in capsys.readouterr().err
 
 
@@ -229,3 +232,93 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
         main(["sing"])
     assert ended.value.code == 2
     assert "invalid choice: 'sing'" in capsys.readouterr().err
+
+
+EXPLAINED = """
+[plugins]
+chain = ["auth", "rate_limit", "cache", "cooling"]
+[keys.alice]
+sha256 = "$digest"
+models = ["gpt-*"]
+[models.gpt-4o]
+targets = [{ provider = "echo", model = "x", weight = 3 }, { provider = "echo", model = "y" }]
+[models.other]
+targets = [{ provider = "echo" }]
+"""
+COOLING = """
+from time import monotonic
+from gateway import Target, hookimpl
+
+class Plugin:
+    def __init__(self, settings, runtime):
+        self.targets = runtime.targets
+
+    @hookimpl
+    def on_startup(self):
+        self.targets.of(Target("echo", "x")).cool(monotonic(), 600.0)
+"""
+
+
+@pytest.fixture
+def explained(config: Path) -> Path:
+    (config.parent / "plugins").mkdir()
+    (config.parent / "plugins/cooling.py").write_text(COOLING)
+    (port,) = free_ports(1)
+    text = Template(EXPLAINED).substitute(digest="0" * 64)
+    config.write_text(f"{ECHO}{text}[admin]\nport = {port}\n")
+    return config
+
+
+def explain(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", "explain", *arguments]
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+
+
+def test_explain_says_where_a_request_goes_and_why(explained: Path) -> None:
+    done = explain("--key", "alice", "--model", "gpt-4o")
+    assert (done.returncode, done.stderr) == (0, "")
+    first = done.stdout.splitlines()[0]
+    assert first == "key 'alice', model 'gpt-4o': forwarded to echo/x, echo/y"
+    for said in ("'gpt-*' matches, keys.alice.models (gateway.toml:8)", "600 requests a minute", "weight 3: 75%"):
+        assert said in done.stdout
+    assert "now " not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--key", "alice", "--model", "other"), "refused with 403"),
+        (("--key", "alice", "--model", "gpt-9", "--live"), "refused with 404"),
+        (("--key", "alcie", "--model", "gpt-4o"), "there is no key 'alcie'. Did you mean 'alice'?"),
+        (("--model", "gpt-4o"), "401: this gateway asks for a key"),
+    ],
+    ids=["403", "404", "no such key", "no key"],
+)
+def test_explain_exits_with_1_where_a_request_is_refused(
+    explained: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    done = explain(*arguments)
+    assert done.returncode == 1
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_explain_without_an_answer_of_the_configuration_asks_for_live(explained: Path) -> None:
+    done = explain("--key", "alice", "--model", "gpt-9")
+    assert (done.returncode, "--live asks them" in done.stdout) == (0, True)
+
+
+def test_explain_says_where_no_gateway_runs_only_when_asked_for_it(explained: Path) -> None:
+    assert "no running gateway at http://127.0.0.1:" in explain("--key", "alice", "--model", "gpt-4o", "--live").stderr
+
+
+def test_explain_tells_the_state_of_the_gateway_that_runs(gateway_server: GatewayFactory, explained: Path) -> None:
+    gateway = gateway_server("", arguments=("--config", str(explained)))
+    request, port = ("--key", "alice", "--model", "gpt-4o"), str(gateway.admin_port)
+    said = explain(*request, GATEWAY__ADMIN__PORT=port).stdout
+    assert re.search(r"now +closed, to be called in 5\d\d\.\d s; 0 in flight", said), said
+    assert f"as the gateway at {gateway.admin_url}/targets tells" in said
+    found = json.loads(explain(*request, "--json", GATEWAY__ADMIN__PORT=port).stdout)
+    assert found["answer"] == "forwarded"
+    assert 500 < found["targets"][0]["now"]["wait"] <= 600

@@ -158,3 +158,58 @@ async def test_models_do_not_wait_twice_for_a_dead_provider(tmp_path: Path, monk
                 assert [model["id"] for model in reply.json["data"]] == ["echo"]
             assert 0.3 <= times[0] < 0.8 and max(times[1:]) < 0.2
         assert len(upstream.calls) == 1
+
+
+TROUBLED = """
+from time import monotonic
+from gateway import Target, hookimpl
+
+class Plugin:
+    def __init__(self, settings, runtime):
+        self.targets = runtime.targets
+
+    @hookimpl
+    def on_startup(self):
+        now = monotonic()
+        self.targets.of(Target("echo")).cool(now, 30.0)
+        self.targets.of(Target("echo", "fine"))
+        self.targets.of(Target("echo", "a-clients-own")).cool(now, 30.0)
+        state = self.targets.of(Target("echo", "down"))
+        for _ in range(5):
+            state.failed(state.begin(now), now)
+"""
+TWO_KEYS = f"""
+[plugins]
+chain = ["auth", "troubled"]
+[breaker]
+open_for = "50s"
+[models.m]
+targets = [{{ provider = "echo", model = "down" }}, {{ provider = "echo", model = "fine" }}]
+[keys.all]
+sha256 = "{hashlib.sha256(b"hg-all").hexdigest()}"
+[keys.some]
+sha256 = "{hashlib.sha256(b"hg-some").hexdigest()}"
+models = ["other"]
+"""
+
+
+async def test_targets_left_alone_are_told_but_no_name_the_caller_may_not_use(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/troubled.py").write_text(TROUBLED)
+    async with LocalGateway(tmp_path, ECHO + TWO_KEYS) as gateway:
+        told = {
+            key: (await fetch(f"{gateway.url}/health", headers={"Authorization": f"Bearer hg-{key}"})).json
+            for key in ("all", "some")
+        }
+        assert (await fetch(f"{gateway.url}/health/ready")).body == b"ok\n"
+    targets = told["all"]["providers"]["echo"].pop("targets")
+    assert told["all"]["providers"]["echo"].keys() == {"status", "ms"}
+    assert {name: each["state"] for name, each in targets.items()} == {"echo": "closed", "echo/down": "open"}
+    assert 20 < targets["echo"]["wait"] <= 30 < targets["echo/down"]["wait"] <= 50
+    assert targets["echo"].keys() == {"state", "wait"}
+    assert told["some"]["providers"]["echo"]["targets"].keys() == {"echo"}
+
+
+async def test_a_provider_that_nothing_is_wrong_with_has_no_targets_in_its_entry(tmp_path: Path) -> None:
+    async with LocalGateway(tmp_path, ECHO) as gateway:
+        assert (await fetch(f"{gateway.url}/health")).json["providers"]["echo"].keys() == {"status", "ms"}

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from gateway import Target
+from gateway.config import Config, Model, ProviderConfig
+from gateway.routing import named_targets
 from gateway.testing import LocalGateway, RawClient, Response, fetch, fetch_chat
 
 PLUGIN = """
@@ -300,3 +303,17 @@ async def test_the_log_says_where_a_list_could_not_be_had(tmp_path: Path, caplog
     logged = next(line for line in caplog.messages if "provider off" in line)
     assert "cannot be reached" in logged and "127.0.0.1:9 " in logged
     assert "model list of provider down: no list" in caplog.messages
+
+
+def test_the_targets_a_configuration_names_are_known_by_the_names_they_are_called_by() -> None:
+    own, any_model = Target("a", "x", weight=3), Target("b")
+    config = Config(
+        providers={name: ProviderConfig(type="echo") for name in ("a", "b", "c")},
+        models={
+            "first": Model(targets=(own,), fallbacks=("second-1", "nobody")),
+            "second-*": Model(targets=(any_model,)),
+        },
+    )
+    assert named_targets(config) == {
+        "a": Target("a"), "b": any_model, "c": Target("c"), "a/x": own, "b/second-1": Target("b", "second-1"),
+    }  # fmt: skip

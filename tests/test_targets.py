@@ -496,3 +496,11 @@ def test_a_window_may_change_while_it_is_counted() -> None:
     state.configure(Retry(), attrs.evolve(BREAKER, window=Duration(1.0)))
     succeed(state, START + 10)
     assert state.snapshot(START + 10)["calls"] == 1
+
+
+def test_the_states_handed_out_do_not_grow_while_somebody_walks_them() -> None:
+    targets = Targets()
+    first = targets.of(Target("a"))
+    states = targets.states()
+    targets.of(Target("b"))
+    assert states == {"a": first}

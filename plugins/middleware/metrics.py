@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
+from typing import Any
 
 import attrs
 from aiohttp import web
@@ -19,12 +21,32 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway import Exchange, Runtime, Target, Usage, hookimpl
 from gateway.errors import GatewayError
+from gateway.routing import named_targets
+from gateway.targets import TargetState
 
 _NOTE = "metrics"
 OTHER = "other"
 """Stands for all model names beyond the bound."""
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
+_Family = type[GaugeMetricFamily] | type[CounterMetricFamily]
+_STATES = ("closed", "open", "half_open")
+# What is told of each target and each gate: name, kind, meaning, value.
+_OF_TARGETS: tuple[tuple[str, _Family, str, Callable[[TargetState, float], float]], ...] = (
+    ("in_flight", GaugeMetricFamily, "Calls under way, streams until their end.", lambda state, _: state.in_flight),
+    (
+        "latency_seconds", GaugeMetricFamily, "Time to the first byte, the worse of late counting more; 0 is unknown.",
+        lambda state, now: state.latency(now),
+    ),
+    ("opened", CounterMetricFamily, "How often its breaker has opened.", lambda state, _: state.opened),
+    ("cooldown_seconds", GaugeMetricFamily, "Until it may be called again.", lambda state, now: state.wait(now)),
+)  # fmt: skip
+_OF_GATES: tuple[tuple[str, _Family, str, Callable[[Any], float]], ...] = (
+    ("running", GaugeMetricFamily, "Calls let in.", lambda gate: gate.running),
+    ("waiting", GaugeMetricFamily, "Calls waiting for their turn.", lambda gate: gate.waiting),
+    ("limit", GaugeMetricFamily, "Calls let in at once.", lambda gate: gate.limit),
+    ("refused", CounterMetricFamily, "Calls that met a full queue or waited too long.", lambda gate: gate.refused),
+)
 _KINDS = ("input", "output", "cached", "reasoning")
 _LONGEST = 128
 _MOST_KNOWN = 4096
@@ -101,11 +123,14 @@ class Labels:
         self._names[name] = name
         return name
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
 
 class Counts:
     """All that is counted. Outlives reloads: counters that fell would look like restarts to Prometheus."""
 
-    __slots__ = ("cache", "errors", "in_flight", "models", "overhead", "series", "targets")
+    __slots__ = ("cache", "errors", "further", "in_flight", "models", "overhead", "series", "targets")
 
     def __init__(self) -> None:
         self.models = Labels()
@@ -114,24 +139,29 @@ class Counts:
         self.overhead: dict[str, Histogram] = {}
         self.errors: Counter[str] = Counter()
         self.cache: Counter[str] = Counter()
+        self.further: Counter[str] = Counter()
         self.in_flight = 0
 
 
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         config = runtime.config
-        targets = [target for model in config.models.values() for target in model.targets]
         self._runtime = runtime
         self._counts = counts = runtime.keep("counts", Counts)
         counts.models.allow(config.models, settings.max_models)
-        counts.targets.allow([*config.providers, *(target.name for target in targets)], settings.max_models)
+        self._configured = named_targets(config)
+        counts.targets.allow(self._configured, settings.max_models)
         self._models, self._targets = counts.models, counts.targets
         self._series, self._overhead = counts.series, counts.overhead
-        self._errors, self._cache = counts.errors, counts.cache
+        self._errors, self._cache, self._further = counts.errors, counts.cache, counts.further
+        self.clock = monotonic
         self._known: dict[tuple[str, str | None, Target | None], Series] = {}
 
     @hookimpl
     def on_startup(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        for target in self._configured.values():
+            runtime.targets.of(target)  # a counter that is not there before its first event hides this event
         runtime.registry.register(self)
         ProcessCollector(registry=runtime.registry)
         runtime.admin_routes.append(web.get("/metrics", self.scrape))
@@ -160,6 +190,9 @@ class Plugin:
         if exchange.error is not None and exchange.outcome != "client_gone":
             error = exchange.error
             self._errors[error.code if isinstance(error, GatewayError) else "internal_error"] += 1
+        if len(exchange.tried) > 1:
+            for name in exchange.tried[1:]:
+                self._further[self._targets.of(name, False, name.partition("/")[0])] += 1
 
     def _series_of(self, exchange: Exchange) -> Series:
         target = exchange.target
@@ -190,7 +223,11 @@ class Plugin:
         return web.Response(body=body, headers={"content-type": content_type})
 
     def collect(self) -> Iterator[Metric]:
-        """For ``prometheus_client``, from a thread: every dictionary is copied before it is walked."""
+        """For ``prometheus_client``, from a thread: every dictionary is copied before it is walked, by ``dict(…)``.
+
+        Nothing comes between its steps. ``list(….items())`` makes a tuple for each item instead; before Python 3.12
+        each may set off the garbage collector, whose finalizers let go of the interpreter's lock in the midst of it.
+        """
         yield from self._of_requests()
         yield from self._of_times()
         tokens = CounterMetricFamily(
@@ -210,14 +247,50 @@ class Plugin:
         for state, connections in self._runtime.upstream.stats().items():
             pool.add_metric([state], connections)
         yield pool
+        yield from self._of_targets()
+        yield from self._of_gates()
+
+    def _of_targets(self) -> Iterator[Metric]:
+        now = self.clock()
+        # States of the names that clients made up stay out. What is read here changes nothing.
+        states = {name: state for name, state in self._runtime.targets.states().items() if name in self._targets}
+        breakers = GaugeMetricFamily(
+            "hookgate_target_state", "1 for the state the target's breaker is in.", labels=["target", "state"]
+        )
+        for name, state in states.items():
+            present = state.state(now)
+            for each in _STATES:
+                breakers.add_metric([name, each], float(each == present))
+        yield breakers
+        for what, kind, text, value in _OF_TARGETS:
+            family = kind(f"hookgate_target_{what}", text, labels=["target"])
+            for name, state in states.items():
+                family.add_metric([name], value(state, now))
+            yield family
+        yield _counts("hookgate_further_calls", "Retries and fallbacks, by the target called.", "target", self._further)
+
+    def _of_gates(self) -> Iterator[Metric]:
+        admission = self._runtime.admission
+        gates = dict(admission.gates)
+        for what, kind, text, value in _OF_GATES:
+            family = kind(f"hookgate_gate_{what}", text, labels=["gate"])
+            for name, gate in gates.items():
+                family.add_metric([name], value(gate))
+            yield family
+        waits = HistogramMetricFamily(
+            "hookgate_gate_wait_seconds", "How long calls waited that found no room.", labels=["gate"]
+        )
+        for name, gate in gates.items():
+            _add(waits, (name,), gate.waits.BOUNDS, gate.waits.counts, gate.waits.sum)
+        yield waits
 
     def _of_requests(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "hookgate_requests", "Finished exchanges; status 0 is a client that left before the answer.",
             labels=["surface", "model", "target", "status", "outcome"],
         )  # fmt: skip
-        for key, series in list(self._series.items()):
-            for (status, outcome), count in list(series.requests.items()):
+        for key, series in dict(self._series).items():
+            for (status, outcome), count in dict(series.requests).items():
                 requests.add_metric([*key, str(status), outcome], count)
         yield requests
 
@@ -227,7 +300,7 @@ class Plugin:
             ("time_to_first_byte", "first_byte", "From the request's head to the answer's first byte."),
         ):
             family = HistogramMetricFamily(f"hookgate_{name}_seconds", text, labels=["surface", "model", "target"])
-            for key, series in list(self._series.items()):
+            for key, series in dict(self._series).items():
                 histogram: Histogram = getattr(series, attribute)
                 _add(family, key, histogram.bounds, histogram.counts, histogram.sum)
             yield family
@@ -235,13 +308,13 @@ class Plugin:
             "hookgate_overhead_seconds", "Time to the first byte that was not spent waiting for a provider.",
             labels=["surface"],
         )  # fmt: skip
-        for surface, histogram in list(self._overhead.items()):
+        for surface, histogram in dict(self._overhead).items():
             _add(overhead, (surface,), histogram.bounds, histogram.counts, histogram.sum)
         yield overhead
 
     def _tokens(self) -> Counter[tuple[str, str, str]]:
         sums: Counter[tuple[str, str, str]] = Counter()
-        for (_, model, target), series in list(self._series.items()):
+        for (_, model, target), series in dict(self._series).items():
             if series.tokens is not None:
                 for kind, amount in zip(_KINDS, series.tokens, strict=True):
                     sums[model, target, kind] += amount
@@ -250,14 +323,14 @@ class Plugin:
     def _of_hooks(self) -> Metric:
         stats = self._runtime.hook_stats
         family = HistogramMetricFamily("hookgate_hook_duration_seconds", "Time in one hook.", labels=["plugin", "hook"])
-        for key, stat in list(stats.items()):
+        for key, stat in stats.items():
             _add(family, key, stats.BOUNDS, stat.buckets, stat.seconds)
         return family
 
 
 def _counts(name: str, text: str, label: str, counts: Counter[str]) -> Metric:
     family = CounterMetricFamily(name, text, labels=[label])
-    for value, count in list(counts.items()):
+    for value, count in dict(counts).items():
         family.add_metric([value], count)
     return family
 

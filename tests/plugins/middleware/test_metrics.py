@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +21,13 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from gateway import Target, Usage
-from gateway.errors import InternalError, Unauthenticated, UpstreamRefused, UpstreamTimeout
+from gateway.admission import Admission
+from gateway.config import Config, Model, ProviderConfig
+from gateway.errors import InternalError, Overloaded, Unauthenticated, UpstreamRefused, UpstreamTimeout
 from gateway.plugins import HookStats
+from gateway.targets import Targets
 from gateway.testing import (
+    Call,
     GatewayFactory,
     GatewayProcess,
     Metrics,
@@ -31,22 +39,27 @@ from gateway.testing import (
     fetch_chat,
     silent,
 )
+from gateway.watchdog import Guard
 from gateway_plugins.middleware import metrics
 from tests.support.exchanges import CANARIES, disguises, finished_exchange, make_exchange, make_runtime
 
-CONFIGURED = SimpleNamespace(
-    models={"gpt-4o": SimpleNamespace(targets=(Target("openai", "gpt-4o"), Target("azure", "gpt-4o")))},
-    providers={"openai": None, "azure": None},
+CONFIGURED = Config(
+    models={"gpt-4o": Model(targets=(Target("openai", "gpt-4o"), Target("azure", "gpt-4o", max_concurrency=2)))},
+    providers={name: ProviderConfig(type="openai_compat", queue=1) for name in ("openai", "azure")},
 )
 
 
 class Observed:
-    """The plugin with a registry, as the core starts it."""
+    """The plugin with a registry, as the core starts it, and a clock that only the test moves."""
 
     def __init__(self, **settings: int) -> None:
         upstream = SimpleNamespace(stats=lambda: {"acquired": 3, "idle": 2, "limit": 1000})
-        self.runtime = make_runtime(config=CONFIGURED, upstream=upstream, hook_stats=HookStats())
+        self.targets, self.admission, self.now = Targets(), Admission(CONFIGURED), 1000.0
+        self.runtime = make_runtime(
+            config=CONFIGURED, upstream=upstream, hook_stats=HookStats(), targets=self.targets, admission=self.admission
+        )
         self.plugin = metrics.Plugin(metrics.Settings(**settings), self.runtime)
+        self.plugin.clock = lambda: self.now
         self.plugin.on_startup(self.runtime)
 
     def finish(self, **facts: Any) -> None:
@@ -225,6 +238,113 @@ async def test_a_scrape_while_series_are_added_is_whole() -> None:
         assert Metrics(text).value("hookgate_in_flight") == 0
 
 
+@contextmanager
+def at_collection(number: int, run: Callable[[], None]) -> Iterator[list[bool]]:
+    """The garbage collector runs at every allocation, and ``run`` within run ``number``, once; tells whether it did."""
+    runs, done = count(), list[bool]()
+
+    def collected(phase: str, _: dict[str, int]) -> None:
+        if phase == "stop" and not done and next(runs) == number:
+            done.append(True)
+            run()
+
+    thresholds = gc.get_threshold()
+    held = [(each, each) for each in range(3000)]  # more than CPython keeps to use again without an allocation
+    gc.callbacks.append(collected)
+    gc.set_threshold(1, 100_000, 100_000)
+    try:
+        yield done
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(collected)
+        del held
+
+
+def test_a_scrape_is_whole_though_finalizers_let_the_event_loop_run_within_it() -> None:
+    # A finalizer that the collector runs in the scraping thread may let go of the interpreter's lock. What the loop
+    # would then do is done here in the collector's callback, at each place where it could come, one after the other.
+    for number in range(100):
+        observed = Observed()
+        for new in range(20):
+            _meanwhile(observed, new)
+        with at_collection(number, lambda observed=observed: _meanwhile(observed, 20)) as done:  # type: ignore[misc]
+            assert all(family.name for family in observed.plugin.collect())
+        assert done
+
+
+def _meanwhile(observed: Observed, new: int) -> None:
+    """Something new in every dictionary."""
+    exchange = finished_exchange(
+        model=f"m{new}", target=Target("openai", f"m{new}"), cache=f"c{new}",
+        surface=SimpleNamespace(name=f"s{new}"), tried=["openai", f"p{new}/m"], outcome="failed", error=KeyError(),
+    )  # fmt: skip
+    observed.plugin.on_finish(exchange)
+    observed.finish(status=200 + new)
+    observed.targets.of(Target("openai", f"m{new}"))
+    observed.runtime.hook_stats.stat("p", f"h{new}")
+
+
+def test_the_state_of_each_target_is_told(observed: Observed) -> None:
+    assert observed.value("hookgate_target_state", state="closed") == 4  # two providers, two targets, before any call
+    assert observed.value("hookgate_target_opened_total", target="openai/gpt-4o") == 0
+    state = observed.targets.of(Target("openai", "gpt-4o"))
+    turn = state.begin(observed.now)
+    state.answered(turn, observed.now, 0.5)
+    name = {"target": "openai/gpt-4o"}
+    assert observed.value("hookgate_target_in_flight", **name) == 1
+    assert observed.value("hookgate_target_latency_seconds", **name) == 0.5
+    state.succeeded(turn, observed.now)
+    for _ in range(5):
+        state.failed(state.begin(observed.now), observed.now)
+    states = [observed.value("hookgate_target_state", **name, state=each) for each in ("closed", "open", "half_open")]
+    assert states == [0, 1, 0]
+    assert observed.value("hookgate_target_in_flight", **name) == 0
+    assert observed.value("hookgate_target_opened_total", **name) == 1
+    assert observed.value("hookgate_target_cooldown_seconds", **name) == 5.0
+    observed.now += 6
+    assert observed.value("hookgate_target_state", **name, state="half_open") == 1
+    assert observed.value("hookgate_target_cooldown_seconds", **name) == 0
+
+
+def test_a_target_that_a_client_named_is_told_once_it_has_answered() -> None:
+    observed = Observed(max_models=1)
+    for name in ("guess", "real", "more"):
+        observed.targets.of(Target("openai", name))
+    observed.finish(model="real", target=Target("openai", "real"))
+    observed.finish(model="more", target=Target("openai", "more"))
+    told = observed.labels("hookgate_target_state", "target")
+    assert told == {"openai", "azure", "openai/gpt-4o", "azure/gpt-4o", "openai/real"}
+
+
+def test_calls_beyond_the_first_are_counted_by_their_target(observed: Observed) -> None:
+    observed.finish(tried=["openai/gpt-4o"])
+    observed.finish(tried=["openai/gpt-4o", "openai/gpt-4o", "azure/gpt-4o"])
+    observed.finish(tried=["openai/guess", "openai/guess"], outcome="upstream_failed")
+    counted = {
+        target: observed.value("hookgate_further_calls_total", target=target)
+        for target in observed.labels("hookgate_further_calls_total", "target")
+    }
+    assert counted == {"openai/gpt-4o": 1, "azure/gpt-4o": 1, "openai": 1}
+
+
+async def test_gates_tell_who_runs_waits_and_is_refused(observed: Observed) -> None:
+    (gate,) = observed.admission.gates.values()
+    for _ in range(2):
+        await gate.enter(make_exchange())
+    waiting = make_exchange(guard=Guard(asyncio.current_task()))  # type: ignore[arg-type]
+    turn = asyncio.ensure_future(gate.enter(waiting))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await gate.enter(make_exchange())
+    told = ("running", "waiting", "limit", "refused_total", "wait_seconds_count")
+    name = {"gate": "azure/gpt-4o"}
+    assert [observed.value(f"hookgate_gate_{each}", **name) for each in told] == [2, 1, 2, 1, 0]
+    gate.leave()
+    await turn
+    assert [observed.value(f"hookgate_gate_{each}", **name) for each in told] == [2, 0, 2, 1, 1]
+    assert observed.labels("hookgate_gate_limit", "gate") == {"azure/gpt-4o"}
+
+
 CONFIG = """
 [plugins]
 chain = ["request_id", "logging", "metrics"]
@@ -237,6 +357,10 @@ base_url = "$upstream/v1"
 
 [models.m]
 targets = [{ provider = "stub" }]
+
+[models.falls]
+targets = [{ provider = "stub", model = "down" }]
+fallbacks = ["m"]
 """
 
 
@@ -276,6 +400,9 @@ async def test_a_real_gateway_counts_and_shows_it_on_the_admin_listener_only(
     assert scraped.value("hookgate_tokens_total", kind="input") > 0
     assert scraped.value("hookgate_hook_duration_seconds_count", plugin="request_id", hook="on_request") >= 3
     assert scraped.value("hookgate_upstream_connections", state="limit") == 1000
+    for target in ("stub", "stub/down", "stub/m"):
+        assert scraped.value("hookgate_target_state", target=target, state="closed") == 1
+        assert scraped.value("hookgate_target_in_flight", target=target) == 0
     public = await fetch(f"{gateway.url}/metrics", "GET")
     assert public.status == 404
     assert b"hookgate_" not in public.body
@@ -306,3 +433,14 @@ def test_counts_and_labels_go_on_over_reloads_within_their_bound() -> None:
     assert after.value("hookgate_requests_total", model=metrics.OTHER) == 3
     assert after.value("hookgate_requests_total") == 6
     assert after.value("hookgate_in_flight") == 1
+
+
+async def test_a_real_gateway_counts_its_fallbacks(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
+    async def script(call: Call) -> None:
+        await (error(503) if call.request.json["model"] == "down" else chat("hello"))(call)
+
+    upstream.script = script
+    for _ in range(2):
+        reply = await fetch_chat(gateway.url, "falls")
+        assert (reply.status, reply.header("x-gateway-target")) == (200, "stub/m")
+    assert (await gateway.metrics()).value("hookgate_further_calls_total", target="stub/m") == 2
