@@ -224,7 +224,10 @@ def _or_none(kind: Any) -> Any:
 
 Flags: Any = attrs.make_class(
     "Flags",
-    {field.name: attrs.field(default=None, type=_or_none(field.type)) for field in attrs.fields(Capabilities)},
+    {
+        field.name: attrs.field(default=None, type=_or_none(field.type))
+        for field in attrs.fields(attrs.resolve_types(Capabilities))
+    },
     frozen=True,
     kw_only=True,
 )
