@@ -1,18 +1,20 @@
 """Between a client's dialect and a provider's: the request as canonical Chat, the answer back, event by event.
 
 A provider that speaks the client's own dialect passes bytes through and needs nothing of this. Any other asks for
-``chat_of(exchange)`` and answers with ``whole`` or ``streamed``.
+``chat_of(exchange)`` and answers with ``whole`` or ``streamed``; for embeddings, ``embeddings_of`` and ``embedded``.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
 from gateway.answer import Answer
-from gateway.dialects import registry
+from gateway.dialects import registry, vectors
+from gateway.dialects.openai_chat import read_usage
 from gateway.dialects.stream_error import StreamError
 from gateway.dialects.tokens import estimate_tokens
 from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
@@ -20,6 +22,8 @@ from gateway.exchange import Exchange, Reply, Usage
 
 _JSON = {"content-type": "application/json"}
 _NOTE = "translation"
+_STEPS = 32  # vectors translated at a time: 2 ms at 1,024 dimensions
+_Result = TypeVar("_Result")
 
 
 class Decoder(Protocol):
@@ -137,3 +141,47 @@ def refused(exchange: Exchange, status: int, code: str, message: str, **more: An
     body = registry.client(exchange.surface.dialect).error_body(status, code, message, exchange.id)
     target = exchange.target.name if exchange.target is not None else None
     return UpstreamRefused(status, body, _JSON, target=target, **more)
+
+
+async def embeddings_of(exchange: Exchange) -> dict[str, Any]:
+    """The exchange's request as one for OpenAI's embeddings. As ``chat_of``; the model is the client's word for it."""
+    known: dict[str, Any] | None = exchange.notes.get(_NOTE)
+    if known is not None:
+        return known
+    if not exchange.surface.embeds:
+        raise InvalidRequest("The provider of this model does not serve this operation.")
+    body = (await exchange.read()).json()
+    request, dropped = registry.EMBEDS[exchange.surface.name].request_to_canonical(body)
+    exchange.dropped += [name for name in dropped if name not in exchange.dropped]
+    exchange.notes[_NOTE] = request
+    return request
+
+
+async def embedded(exchange: Exchange, answer: bytes | Mapping[str, Any], usage: Usage | None) -> Reply:
+    """OpenAI's list of embeddings, as JSON or an object, as the client's reply.
+
+    Vectors become base64 where the client asked for it and numbers where not, whichever they are. ``usage`` is read
+    out of the list where it is ``None``. Raises ``UpstreamProtocolError`` for what is no such list.
+    """
+    base64 = (await embeddings_of(exchange)).get("encoding_format") == "base64"
+    surface = exchange.surface
+    if isinstance(answer, bytes) and surface.name == "embeddings" and vectors.fits(answer, base64):
+        return Reply(200, _JSON, answer, usage=usage)
+    try:
+        listed = await in_turns(vectors.as_asked(answer, base64))
+    except ValueError as error:
+        raise UpstreamProtocolError("The provider's answer is no list of embeddings.") from error
+    body = orjson.dumps(registry.EMBEDS[surface.name].reply_from_canonical(listed))
+    return Reply(200, _JSON, body, usage=usage or read_usage(listed))
+
+
+async def in_turns(steps: Generator[None, None, _Result]) -> _Result:
+    """Run a long computation in pieces, between which the event loop serves others."""
+    while True:
+        try:
+            for _ in range(_STEPS):
+                next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
+        await asyncio.sleep(0)

@@ -122,7 +122,7 @@ def _numbers(vector: Any) -> Any:
             return list(struct.unpack(f"<{len(plain) // 4}f", plain))
         except (ValueError, struct.error) as error:
             raise malformed() from error
-    if not isinstance(vector, list):
+    if not isinstance(vector, list | orjson.Fragment):
         raise malformed()
     return vector
 

@@ -14,10 +14,12 @@ from gateway.dialects import (
     anthropic_messages_reply,
     anthropic_messages_stream,
     gemini_client,
+    gemini_embed,
     gemini_encoder,
     gemini_error,
     gemini_reply,
     gemini_stream,
+    ollama_embed,
     openai_chat,
     openai_chat_reply,
     openai_responses,
@@ -117,3 +119,27 @@ CLIENTS = {
 def client(dialect: str) -> Client:
     """The dialect of a surface."""
     return CLIENTS[dialect]
+
+
+@attrs.frozen
+class Embeds:
+    """A surface that embeds, as its clients use it."""
+
+    request_to_canonical: Callable[[Mapping[str, Any]], Translated]
+    """The client's request as OpenAI's. Raises ``InvalidRequest``."""
+    reply_from_canonical: Callable[[dict[str, Any]], Mapping[str, Any]]
+    """OpenAI's list, its vectors in the form asked for → the client's answer."""
+
+
+EMBEDS = {
+    "embeddings": Embeds(_itself, lambda answer: answer),
+    "embed_content": Embeds(
+        gemini_embed.embed_to_canonical, lambda answer: gemini_embed.embed_from_canonical(answer, batch=False)
+    ),
+    "batch_embed_contents": Embeds(
+        gemini_embed.embed_to_canonical, lambda answer: gemini_embed.embed_from_canonical(answer, batch=True)
+    ),
+    "ollama_embed": Embeds(ollama_embed.embed_to_canonical, ollama_embed.embed_from_canonical),
+    "ollama_embeddings": Embeds(ollama_embed.embeddings_to_canonical, ollama_embed.embeddings_from_canonical),
+}
+"""Name of a surface → how its clients ask for embeddings."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import ollama_embed
-from gateway.errors import UpstreamProtocolError
+from gateway.errors import InvalidRequest, UpstreamProtocolError
 from gateway.exchange import Usage
 from tests.support import golden
 
@@ -86,3 +86,17 @@ def test_embeddings_pause_after_each_vector() -> None:
 def test_malformed_embeddings_are_refused(answer: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
         embedded(answer, True)
+
+
+@pytest.mark.parametrize("body", [{}, {"input": None}, {"input": 5}, {"input": [1]}, {"input": ["a", None]}])
+def test_a_client_s_input_is_text(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        ollama_embed.embed_to_canonical(body)
+    with pytest.raises(InvalidRequest):
+        ollama_embed.embeddings_to_canonical({"prompt": ["a"], **body})
+
+
+def test_an_empty_list_is_no_embedding() -> None:
+    with pytest.raises(UpstreamProtocolError):
+        ollama_embed.embeddings_from_canonical({"data": []})
+    assert ollama_embed.embed_from_canonical({"data": [], "usage": None})["embeddings"] == []

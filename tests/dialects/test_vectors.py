@@ -56,3 +56,40 @@ def test_numbers_are_not_spelt_anew() -> None:
 def test_what_holds_no_vectors_of_numbers(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         run(raw, base64=True)
+
+
+def asked(answer: Any, base64: bool) -> tuple[Any, int]:
+    """The list as it would be sent, and the number of pauses."""
+    steps, count = vectors.as_asked(answer, base64), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return orjson.loads(orjson.dumps(end.value)), count
+        count += 1
+
+
+@given(st.lists(floats, max_size=5), st.booleans())
+def test_there_and_back_again_is_the_same(expected: list[list[float]], as_text: bool) -> None:
+    listed = {
+        "data": [{"index": index, "embedding": each} for index, each in enumerate(expected)],
+        "note": '"embedding":[',
+    }
+    packed, steps = asked(orjson.dumps(listed) if as_text else listed, True)
+    assert steps >= len(expected)
+    assert all(isinstance(each["embedding"], str) for each in packed["data"])
+    assert asked(orjson.dumps(packed) if as_text else packed, False)[0] == listed
+    assert asked(orjson.dumps(listed), False)[0] == listed
+    if expected:
+        assert vectors.fits(orjson.dumps(packed), True) and vectors.fits(orjson.dumps(listed), False)
+        assert not vectors.fits(orjson.dumps(packed), False) and not vectors.fits(orjson.dumps(listed), True)
+
+
+def test_numbers_pass_as_they_are_spelt() -> None:
+    steps = vectors.as_asked(b'{"data": [{"embedding": [1.50, 2E0]}]}', False)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            assert b"[1.50, 2E0]" in orjson.dumps(end.value)
+            return
