@@ -16,8 +16,9 @@ import orjson
 from gateway.admission import Admission, Gate, enter_all, leave_all, try_enter_all
 from gateway.commit import committed
 from gateway.config import Config
+from gateway.dialects.complete import is_whole_json
 from gateway.dialects.openai_chat import usage_of
-from gateway.errors import GatewayError, Overloaded, UpstreamError, UpstreamRefused
+from gateway.errors import GatewayError, Overloaded, UpstreamError, UpstreamProtocolError, UpstreamRefused
 from gateway.exchange import Event, Exchange, Reply, Target
 from gateway.plugins import Call, Plugins
 from gateway.retry import Verdict, backoff, judge
@@ -152,6 +153,7 @@ class Attempts:
         if reply.body is not None and exchange.surface.repeatable:
             if b'"error"' in reply.body[:_ERROR_SOON]:
                 _demand_success(reply, target)
+            _demand_json(reply, target)
             if reply.usage is None:
                 reply.usage = usage_of(reply.body)
         return reply
@@ -250,3 +252,12 @@ def _demand_success(reply: Reply, target: Target) -> None:
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 502
     raise UpstreamRefused(status, reply.body, {"content-type": "application/json"}, target=target.name)
+
+
+def _demand_json(reply: Reply, target: Target) -> None:
+    """Raise when a whole answer breaks off inside its JSON: HTTP calls whole what ends with its connection (1.0), and
+    what a proxy on the way was given to the end."""
+    assert reply.body is not None
+    if reply.status == 200 and not is_whole_json(reply.body):
+        if reply.headers.get("content-type", "").lower().startswith("application/json"):
+            raise UpstreamProtocolError("The provider's answer is not whole.", target=target.name)
