@@ -64,6 +64,8 @@ class Server:
     """Longest pause inside a request body; beyond it the answer is 408."""
     body_total: Duration = attrs.field(default=Duration(600.0), validator=_SOME)
     """Longest time for a whole request body."""
+    reader_timeout: Duration = attrs.field(default=Duration(60.0), validator=_SOME)
+    """Longest time a client may read nothing of an answer; beyond it the connection is cut and the upstream's too."""
     max_connections_per_peer: int = attrs.field(default=0, validator=ge(0))
     """Connections one address may hold; 0 is no limit. A proxy in front is one address."""
 
