@@ -32,6 +32,10 @@ _NOTHING_MORE = Verdict(False, False)
 Observer = Callable[[Exchange], Callable[[Event], None]]
 
 
+class _Resting(Exception):
+    """While a call waited for room its target was found down, or asked to be left alone; nothing was sent."""
+
+
 class Running:
     """A call whose answer is still on its way to the client; told how that ended, once."""
 
@@ -81,11 +85,13 @@ class Attempts:
         while True:
             try:
                 return await self._call(exchange, target, state, course is None)
+            except _Resting:
+                target = await self._first(exchange, targets)
             except UpstreamError as error:
                 error.target = error.target or target.name
                 course = course or _Course(self, exchange, targets)
                 target = await course.after(error, target, state)
-                state = self._targets.of(target)
+            state = self._targets.of(target)
 
     async def _first(self, exchange: Exchange, targets: Sequence[Target]) -> Target:
         """The first target that may be called, one with room before one with a queue; fallbacks when none may."""
@@ -111,10 +117,13 @@ class Attempts:
 
     async def _call(self, exchange: Exchange, target: Target, state: TargetState, first: bool) -> Reply:
         exchange.target = target
-        exchange.tried.append(target.name)
         gates = self.admission.of(target, exchange.model) if self.admission.limited else ()
         if gates and not try_enter_all(gates):
             await enter_all(gates, exchange)
+            if not state.admits(monotonic()):
+                leave_all(gates)
+                raise _Resting
+        exchange.tried.append(target.name)
         call = self._forwards[target.provider]
         began, clock = monotonic(), perf_counter()
         turn = state.begin(began, first)
@@ -198,9 +207,8 @@ class _Course:
                 return target
         elif verdict.again and (wait := self._wait(state)) is not None and state.withdraw(monotonic()):
             self._retries += 1
-            await asyncio.sleep(wait)
-            self._exchange.upstream_seconds += wait
-            return failed
+            if await self._rested(state, wait):
+                return failed
         raise self._final(error)
 
     def _verdict(self, error: UpstreamError) -> Verdict:
@@ -228,6 +236,20 @@ class _Course:
         settings = self._attempts._retry
         wait = max(backoff(self._retries, settings), state.wait(monotonic()))
         return wait if wait <= settings.max_backoff else None
+
+    async def _rested(self, state: TargetState, wait: float) -> bool:
+        """Whether the same target may be called, after ``wait`` seconds or, if calls under way beside this one have
+        been told of a later time, a while more."""
+        until = monotonic() + self._attempts._retry.max_backoff
+        while True:
+            await asyncio.sleep(max(wait, 0.001))
+            self._exchange.upstream_seconds += wait
+            now = monotonic()
+            if state.admits(now):
+                return True
+            wait = state.wait(now)
+            if now + wait > until:
+                return False
 
     def _final(self, error: UpstreamError) -> GatewayError:
         """``error`` as the client gets it: with the shortest wait where every target rests."""

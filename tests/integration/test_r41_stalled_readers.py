@@ -137,12 +137,17 @@ def resident(gateway: GatewayProcess) -> int:
     return int(Path(f"/proc/{gateway.pid}/statm").read_text().split()[1]) * 4096
 
 
+def processor_time(gateway: GatewayProcess) -> int:
+    """Hundredths of a second."""
+    user, system = Path(f"/proc/{gateway.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return int(user) + int(system)
+
+
 async def filled(gateway: GatewayProcess) -> None:
     """Every buffer on the way is full: the gateway has next to nothing to do."""
     until, before = monotonic() + LIMIT - 1.5, 0
     while True:
-        user, system = Path(f"/proc/{gateway.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        spent = int(user) + int(system)  # hundredths of a second
+        spent = processor_time(gateway)
         if spent - before <= 5 or monotonic() > until:
             return
         before = spent
