@@ -165,8 +165,8 @@ class Breaker:
     open_for: Duration = attrs.field(default=Duration(5.0), validator=_SOME)
     """How long an open breaker lets nothing through; then one call at a time shows whether the target is back. Doubles
     each time it is not."""
-    max_open: Duration = attrs.field(default=Duration(60.0), validator=_SOME)
-    """Where it stops doubling."""
+    max_open: Duration = attrs.field(default=Duration(8.0), validator=_SOME)
+    """Where it stops doubling: how long a target that is well again may go unnoticed."""
 
     @max_open.validator
     def _is_no_less(self, _: attrs.Attribute[Duration], value: Duration) -> None:
