@@ -154,11 +154,14 @@ class Attempts:
         reply: Reply = await call.function(exchange, target)
         if reply.stream is not None:
             try:
-                return await committed(exchange, reply, self._observer and self._observer(exchange))
+                reply = await committed(exchange, reply, self._observer and self._observer(exchange))
             except BaseException:
                 if reply.close is not None:
                     reply.close()
                 raise
+            if exchange.payload.raw is not None:
+                exchange.payload.fold()
+            return reply
         if reply.body is not None and exchange.surface.repeatable:
             if b'"error"' in reply.body[:_ERROR_SOON]:
                 _demand_success(reply, target)
