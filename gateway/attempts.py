@@ -16,8 +16,16 @@ import orjson
 from gateway.admission import Admission, Gate, enter_all, leave_all, try_enter_all
 from gateway.commit import committed
 from gateway.config import Config
+from gateway.dialects.complete import is_whole_json
 from gateway.dialects.openai_chat import usage_of
-from gateway.errors import GatewayError, Overloaded, UpstreamError, UpstreamRefused, forget_frames
+from gateway.errors import (
+    GatewayError,
+    Overloaded,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRefused,
+    forget_frames,
+)
 from gateway.exchange import Event, Exchange, Reply, Target
 from gateway.plugins import Call, Plugins
 from gateway.retry import Verdict, backoff, judge
@@ -29,6 +37,10 @@ _ERROR_SOON = 64  # bytes of a whole answer within which an error in a 200 shows
 _NOTHING_MORE = Verdict(False, False)
 
 Observer = Callable[[Exchange], Callable[[Event], None]]
+
+
+class _Resting(Exception):
+    """While a call waited for room its target was found down, or asked to be left alone; nothing was sent."""
 
 
 class Running:
@@ -83,12 +95,14 @@ class Attempts:
         while True:
             try:
                 return await self._call(exchange, target, state, course is None)
+            except _Resting:
+                target = await self._first(exchange, targets, not named)
             except UpstreamError as error:
                 error.target = error.target or target.name
                 course = course or _Course(self, exchange, targets, None if not named else ())
                 target = await course.after(error, target, state)
                 forget_frames(error)
-                state = self._targets.of(target)
+            state = self._targets.of(target)
 
     async def _first(self, exchange: Exchange, targets: Sequence[Target], may_fall_back: bool) -> Target:
         """The first target that may be called, one with room before one with a queue; fallbacks when none may."""
@@ -117,9 +131,9 @@ class Attempts:
         gates = self.admission.of(target, exchange.model) if self.admission.limited else ()
         if gates and not try_enter_all(gates):
             await enter_all(gates, exchange)
-            if not state.admits(now := monotonic()):  # it has failed others meanwhile
+            if not state.admits(monotonic()):
                 leave_all(gates)
-                raise _resting(state.wait(now))
+                raise _Resting
         exchange.tried.append(target.name)
         call = self._forwards[target.provider]
         began, clock = monotonic(), perf_counter()
@@ -151,15 +165,19 @@ class Attempts:
         reply: Reply = await call.function(exchange, target)
         if reply.stream is not None:
             try:
-                return await committed(exchange, reply, self._observer and self._observer(exchange))
+                reply = await committed(exchange, reply, self._observer and self._observer(exchange))
             except BaseException:
                 exchange.guard.disarm()  # the stream was left at a yield, under its limit
                 if reply.close is not None:
                     reply.close()
                 raise
+            if exchange.payload.raw is not None:
+                exchange.payload.fold()
+            return reply
         if reply.body is not None and exchange.surface.repeatable:
             if b'"error"' in reply.body[:_ERROR_SOON]:
                 _demand_success(reply, target)
+            _demand_json(reply, target)
             if reply.usage is None:
                 reply.usage = usage_of(reply.body)
         return reply
@@ -210,9 +228,7 @@ class _Course:
                 return target
         elif verdict.again and (wait := self._wait(state)) is not None and state.withdraw(monotonic()):
             self._retries += 1
-            await asyncio.sleep(wait)
-            self._exchange.upstream_seconds += wait
-            if state.admits(monotonic()):  # others' calls may have failed meanwhile
+            if await self._rested(state, wait):
                 return failed
         raise self._final(error)
 
@@ -242,6 +258,20 @@ class _Course:
         wait = max(backoff(self._retries, settings), state.wait(monotonic()))
         return wait if wait <= settings.max_backoff else None
 
+    async def _rested(self, state: TargetState, wait: float) -> bool:
+        """Whether the same target may be called, after ``wait`` seconds or, if calls under way beside this one have
+        been told of a later time, a while more."""
+        until = monotonic() + self._attempts._retry.max_backoff
+        while True:
+            await asyncio.sleep(max(wait, 0.001))
+            self._exchange.upstream_seconds += wait
+            now = monotonic()
+            if state.admits(now):
+                return True
+            wait = state.wait(now)
+            if now + wait > until:
+                return False
+
     def _final(self, error: UpstreamError) -> GatewayError:
         """``error`` as the client gets it: with the shortest wait where every target rests."""
         now = monotonic()
@@ -265,3 +295,12 @@ def _demand_success(reply: Reply, target: Target) -> None:
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 502
     raise UpstreamRefused(status, reply.body, {"content-type": "application/json"}, target=target.name)
+
+
+def _demand_json(reply: Reply, target: Target) -> None:
+    """Raise when a whole answer breaks off inside its JSON: HTTP calls whole what ends with its connection (1.0), and
+    what a proxy on the way was given to the end."""
+    assert reply.body is not None
+    if reply.status == 200 and not is_whole_json(reply.body):
+        if reply.headers.get("content-type", "").lower().startswith("application/json"):
+            raise UpstreamProtocolError("The provider's answer is not whole.", target=target.name)

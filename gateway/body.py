@@ -110,6 +110,11 @@ class Payload:
             self._tree = orjson.loads(self.raw)
         return self._tree
 
+    def fold(self) -> None:
+        """Let go of what was made of ``raw``; who asks for it later has it made again. Long streams hold many bodies."""
+        if self._tree is not None and not self._fields:
+            self._tree = None
+
     def edited(self, **fields: bytes) -> bytes:
         """``raw`` with top-level fields replaced, or added in front; every other byte as it was. Values are JSON."""
         return b"".join(self.pieces(**fields))

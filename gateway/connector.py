@@ -26,6 +26,9 @@ last request gets there after ``max_age`` and these seconds."""
 NEXT_ADDRESS = 0.2
 """Seconds after which a name's next address, of the other family first, is tried beside the one that does not answer
 (RFC 8305, which recommends 0.25 and at least 0.1): a dead family costs less than 0.3."""
+READ_AHEAD = 1 << 16
+"""Bytes of an answer read before the client has taken them; at twice that the upstream is not read from. aiohttp's own
+256 KiB add up to 3 MiB for a client that has stopped reading: what is read at once is joined, checked and written."""
 _SPREAD = 0.1  # share of the age by which connections made together part, or all would be made anew together
 
 
@@ -62,6 +65,7 @@ class Handler(ResponseHandler):
             auto_decompress=False,
             max_line_size=head_limit,
             max_field_size=head_limit,
+            read_bufsize=READ_AHEAD,
         )
         self._ready = not head_only
 

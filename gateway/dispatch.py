@@ -50,6 +50,7 @@ class Dispatcher:
         """The gateway is stopping: connections close behind their answers."""
         self._finishing: set[asyncio.Future[Any]] = set()
         self._intake = Intake(config.server)
+        self._reader_timeout = config.server.reader_timeout
         self._watchdog = watchdog
         self._strict = config.strict
         self.attempts = Attempts(config, plugins, router, self._observer if plugins.on_event else None)
@@ -202,12 +203,12 @@ class Dispatcher:
             reply.headers["connection"] = "close"
         if reply.stream is None:
             exchange.usage = exchange.usage or reply.usage
-            return await relay.send_whole(request, exchange, reply)
+            return await relay.send_whole(request, exchange, reply, self._reader_timeout)
         events = is_events(reply)
         if events:
             reply.headers["cache-control"] = "no-cache, no-transform"
             reply.headers["x-accel-buffering"] = "no"
-        return await relay.send_stream(request, exchange, reply, reply.stream, events)
+        return await relay.send_stream(request, exchange, reply, reply.stream, events, self._reader_timeout)
 
     async def _finish(self, exchange: Exchange) -> None:
         """Every on_finish, once, whatever the others do and also when the client's leaving cancels us meanwhile."""

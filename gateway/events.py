@@ -92,10 +92,10 @@ class EventStream:
         try:
             async for chunk in self._source:
                 try:
-                    whole = feed(chunk)
+                    block = feed(chunk)
                 except ValueError as error:
                     raise UpstreamProtocolError("The provider sent an event that is too large.") from error
-                if whole and (block := self._check(whole)):
+                if block and (block := self._check(block)):
                     yield block
                     self.delivered = reader.done and not reader.until_eof
                 if self.failed is not None:
@@ -119,26 +119,31 @@ class EventStream:
                 # The usual case, one plain event: nothing to take apart.
                 if self._reader.event(None, block[6:-2]) == PASS:
                     return block
-            self._take_apart(block, out)
+            if self._take_apart(block, out):
+                return block
         except ValueError as error:
             self.failed = UpstreamProtocolError("The provider sent a malformed event.")
             self.failed.__cause__ = error
         return b"".join(out)
 
-    def _take_apart(self, block: bytes, out: list[bytes]) -> None:
+    def _take_apart(self, block: bytes, out: list[bytes]) -> bool:
+        """Append to ``out`` what the client gets of ``block``; whether that is all of it, as it is."""
+        same = True
         for raw, name, data in self._parse(block):
             verdict = self._reader.event(name, data) if data else PASS
             if verdict == DROP:
+                same = False
                 continue
             if self._on_event is not None and data and verdict == PASS:
                 event = Event(data, name)
                 self._on_event(event)
                 if event.data is not data:
-                    raw = self._serialise(event)
+                    raw, same = self._serialise(event), False
             out.append(raw)
             if verdict == ERROR:
                 self.failed = InBandError(data, orderly=self._reader.done and not self._reader.until_eof)
-                break
+                return False
+        return same
 
 
 def _as_line(event: Event) -> bytes:

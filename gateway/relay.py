@@ -29,24 +29,22 @@ from gateway.front import SENT
 from gateway.outbox import outbox
 from gateway.rendering import render_event
 
-SLOW_READER = 60.0
-"""Seconds a client may make no progress reading before it is cut and its upstream aborted."""
-
-
 log = logging.getLogger("hookgate")
-_PIECE = 1 << 18  # bytes of a large block written between two looks at the clock: a slow reader is not a stopped one
+_PIECE = 1 << 16  # bytes of a large block written between two looks at the clock: a slow reader is not a stopped one
 
 
 _DIRECT = 1 << 16  # bytes up to which an answer goes out in one write, without waiting for the client to read
 
 
-async def send_whole(request: web.Request, exchange: Exchange, reply: Reply) -> web.StreamResponse:
-    """Send a reply that is complete in memory."""
+async def send_whole(
+    request: web.Request, exchange: Exchange, reply: Reply, reader_timeout: float
+) -> web.StreamResponse:
+    """Send a reply that is complete in memory; ``reader_timeout`` as for ``send_stream``."""
     body = reply.body or b""
     if len(body) >= _DIRECT and request.method != "HEAD":
         # More than the socket takes at once waits for its reader, who may be slow or gone.
         reply.headers["content-length"] = str(len(body))
-        return await send_stream(request, exchange, reply, _once(body), False)
+        return await send_stream(request, exchange, reply, _once(body), False, reader_timeout)
     for tap in reply.taps:
         tap(body)
     exchange.status = reply.status
@@ -103,11 +101,17 @@ def _write_at_once(request: web.Request, reply: Reply, body: bytes) -> None:
 
 
 async def send_stream(
-    request: web.Request, exchange: Exchange, reply: Reply, blocks: AsyncIterator[bytes], events: bool
+    request: web.Request,
+    exchange: Exchange,
+    reply: Reply,
+    blocks: AsyncIterator[bytes],
+    events: bool,
+    reader_timeout: float,
 ) -> web.StreamResponse:
     """Send a reply block by block, with back-pressure; the error event and the abort if it breaks.
 
-    ``events`` says that the body is made of events, so that an error can be told as one.
+    ``events`` says that the body is made of events, so that an error can be told as one. A client that makes no
+    progress reading for ``reader_timeout`` seconds is cut and its upstream aborted.
     """
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
     if "connection" in reply.headers:
@@ -115,34 +119,41 @@ async def send_stream(
     guard: Any = exchange.guard
     exchange.status = reply.status
     try:
-        guard.arm(SLOW_READER, _too_slow)
+        guard.arm(reader_timeout, _too_slow)
         await response.prepare(request)
-        await _send_blocks(request, response, exchange, reply, blocks)
-        guard.arm(SLOW_READER, _too_slow)
+        await _send_blocks(request, response, exchange, reply, blocks, reader_timeout)
+        guard.arm(reader_timeout, _too_slow)
         outbox.flush()
         await response.write_eof()
     except asyncio.CancelledError:
         if (fired := guard.caught()) is None:
             raise
-        await _interrupt(request, exchange, response, fired, events)
+        await _interrupt(request, exchange, response, fired, events, reader_timeout)
     except ConnectionError:
         raise  # the client's; an upstream's is an UpstreamError by now
     except Exception as error:  # noqa: BLE001 - whatever broke, the client must not take the rest for all
-        await _interrupt(request, exchange, response, error, events)
+        await _interrupt(request, exchange, response, error, events, reader_timeout)
     finally:
         guard.disarm()
     return response
 
 
 async def _send_blocks(
-    request: web.Request, response: web.StreamResponse, exchange: Exchange, reply: Reply, blocks: AsyncIterator[bytes]
+    request: web.Request,
+    response: web.StreamResponse,
+    exchange: Exchange,
+    reply: Reply,
+    blocks: AsyncIterator[bytes],
+    reader_timeout: float,
 ) -> None:
     try:
         if reply.first:
-            await _send_block(response, exchange, reply.first, reply.taps)
+            first, reply.first = reply.first, b""
+            await _send_block(response, exchange, first, reply.taps, reader_timeout)
+            del first
         async for block in blocks:
             if not exchange.first_byte or not _write_chunk(request, response, block):
-                await _send_block(response, exchange, block, reply.taps)
+                await _send_block(response, exchange, block, reply.taps, reader_timeout)
                 continue
             exchange.reply_bytes += len(block)
             for tap in reply.taps:
@@ -168,25 +179,34 @@ def _write_chunk(request: web.Request, response: web.StreamResponse, block: byte
 
 
 async def _send_block(
-    response: web.StreamResponse, exchange: Exchange, block: bytes, taps: Sequence[Callable[[bytes], None]]
+    response: web.StreamResponse,
+    exchange: Exchange,
+    block: bytes,
+    taps: Sequence[Callable[[bytes], None]],
+    reader_timeout: float,
 ) -> None:
     if not exchange.first_byte:
         exchange.first_byte = perf_counter()
     exchange.reply_bytes += len(block)
     outbox.flush()
     if len(block) <= _PIECE:
-        exchange.guard.arm(SLOW_READER, _too_slow)
+        exchange.guard.arm(reader_timeout, _too_slow)
         await response.write(block)
     else:
         for start in range(0, len(block), _PIECE):
-            exchange.guard.arm(SLOW_READER, _too_slow)
+            exchange.guard.arm(reader_timeout, _too_slow)
             await response.write(block[start : start + _PIECE])
     for tap in taps:
         tap(block)
 
 
 async def _interrupt(
-    request: web.Request, exchange: Exchange, response: web.StreamResponse, error: Exception, events: bool
+    request: web.Request,
+    exchange: Exchange,
+    response: web.StreamResponse,
+    error: Exception,
+    events: bool,
+    reader_timeout: float,
 ) -> None:
     """Say in the client's dialect that the stream broke, then cut the connection without the final HTTP chunk."""
     if not isinstance(error, GatewayError):
@@ -208,7 +228,7 @@ async def _interrupt(
         await writer.write(last, drain=False)  # type: ignore[call-arg]  # the abstract writer lacks it
     transport.close()
     if transport.get_write_buffer_size():
-        asyncio.get_running_loop().call_later(SLOW_READER, transport.abort)
+        asyncio.get_running_loop().call_later(reader_timeout, transport.abort)
 
 
 def _failed(exchange: Exchange, error: GatewayError) -> None:

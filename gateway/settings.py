@@ -73,6 +73,8 @@ class Server:
     """Longest pause inside a request body; beyond it the answer is 408."""
     body_total: Duration = attrs.field(default=Duration(600.0), validator=_SOME)
     """Longest time for a whole request body."""
+    reader_timeout: Duration = attrs.field(default=Duration(60.0), validator=_SOME)
+    """Longest time a client may read nothing of an answer; beyond it the connection is cut and the upstream's too."""
     max_connections_per_peer: int = attrs.field(default=0, validator=ge(0))
     """Connections one address may hold; 0 is no limit. A proxy in front is one address."""
 
@@ -172,8 +174,8 @@ class Breaker:
     open_for: Duration = attrs.field(default=Duration(5.0), validator=_SOME)
     """How long an open breaker lets nothing through; then one call at a time shows whether the target is back. Doubles
     each time it is not."""
-    max_open: Duration = attrs.field(default=Duration(60.0), validator=_SOME)
-    """Where it stops doubling."""
+    max_open: Duration = attrs.field(default=Duration(8.0), validator=_SOME)
+    """Where it stops doubling: how long a target that is well again may go unnoticed."""
 
     @max_open.validator
     def _is_no_less(self, _: attrs.Attribute[Duration], value: Duration) -> None:

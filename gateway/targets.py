@@ -38,12 +38,13 @@ class TargetState:
     """One target.
 
     The breaker's life is a row of turns: closed, open, each probe. A call tells it something only within the turn it
-    began in: not one left over from before it opened, nor a probe that was given up.
+    began in: not one left over from before it opened, nor the failure of a probe that was given up. The success of any
+    probe closes it: a target may take longer to answer than one is waited for.
     """
 
     __slots__ = (
         "_breaker", "_calls", "_cools", "_failures", "_latency", "_open_for", "_probe_until", "_reopens", "_retry",
-        "_seen", "_slot_ends", "_slots", "_streak", "_tokens", "_turn", "_wished", "in_flight", "opened",
+        "_seen", "_since", "_slot_ends", "_slots", "_streak", "_tokens", "_turn", "_wished", "in_flight", "opened",
     )  # fmt: skip
 
     def __init__(self, retry: Retry, breaker: Breaker) -> None:
@@ -59,6 +60,7 @@ class TargetState:
         self._tokens = RESERVE if retry.budget else 0.0
         self._wished = 0.0
         self._turn = 0
+        self._since = 0  # the turn in which the breaker opened
         self._open_for = 0.0
         self._reopens = 0.0  # when the open breaker lets a probe through; 0.0 while it is closed
         self._probe_until = 0.0
@@ -115,7 +117,7 @@ class TargetState:
         else:
             self._latency = seconds + (self._latency - seconds) * exp(min(self._seen - now, 0.0) / DECAY)
         self._seen = now
-        if self._reopens and turn == self._turn:
+        if self._reopens and turn > self._since:
             self._close()
 
     def succeeded(self, turn: int, now: float, seconds: float | None = None) -> None:
@@ -123,10 +125,11 @@ class TargetState:
         self.in_flight -= 1
         if seconds is not None:
             self.answered(turn, now, seconds)
-        if turn != self._turn:
-            return
         if self._reopens:
-            self._close()
+            if turn > self._since:
+                self._close()
+            return
+        if turn != self._turn:
             return
         self._streak = 0
         if now >= self._slot_ends:
@@ -200,6 +203,7 @@ class TargetState:
 
     def _open(self, now: float, seconds: float) -> None:
         self._turn += 1
+        self._since = self._turn
         self._open_for = seconds
         self._reopens = now + seconds
         self._probe_until = 0.0

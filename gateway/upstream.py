@@ -19,7 +19,7 @@ from yarl import URL
 from gateway import headers as header_rules
 from gateway.answer import Answer
 from gateway.config import Pool, ProviderConfig, Secret, Timeouts
-from gateway.connector import Connector
+from gateway.connector import READ_AHEAD, Connector
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamTimeout, from_upstream
 from gateway.lists import Lists
 from gateway.prepared import ReusedConnectionLost, Route, lines, supported
@@ -244,6 +244,7 @@ class Upstream:
             timeout=aiohttp.ClientTimeout(total=None),
             max_line_size=_HEAD_LIMIT,
             max_field_size=_HEAD_LIMIT,
+            read_bufsize=READ_AHEAD,
         )
         self.lists = Lists(self.connector)
         self._tls = Contexts()

@@ -339,3 +339,13 @@ async def test_r38_a_long_body_lets_others_run(monkeypatch: pytest.MonkeyPatch) 
     task.cancel()
     assert payload.model == "a"
     assert turns > len(raw) / 200_000
+
+
+def test_a_folded_body_is_what_it_was() -> None:
+    raw = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"n":2}'
+    payload = parse_small(raw)
+    payload.fold()
+    assert (payload.raw, payload.model, payload.stream) == (raw, "m", False)
+    assert payload.get("n") == 2
+    assert payload.edited(model=b'"x"') == raw.replace(b'"m"', b'"x"')
+    assert payload.json()["messages"][0]["content"] == "hi"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import attrs
 import pytest
 from aiohttp import web
 
-from gateway import relay
 from gateway.errors import UpstreamUnreachable
 from gateway.exchange import Exchange, Reply, Surface
 from gateway.relay import send_stream, send_whole
@@ -61,10 +60,7 @@ async def stage(send: Send) -> AsyncIterator[Stage]:
         await server.shutdown(0.1)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(relay, "SLOW_READER", 0.5)
-    yield
+IMPATIENT = 0.5  # seconds a reader may stop
 
 
 async def firehose() -> AsyncIterator[bytes]:
@@ -72,15 +68,14 @@ async def firehose() -> AsyncIterator[bytes]:
         yield b"data: " + b"x" * 65000 + b"\n\n"
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", ["stream", "large event", "whole"])
 async def test_r41_a_reader_that_stops_is_cut(kind: str) -> None:
     async def send(request: web.Request, exchange: Exchange) -> web.StreamResponse:
         if kind == "stream":
-            return await send_stream(request, exchange, Reply(200), firehose(), True)
+            return await send_stream(request, exchange, Reply(200), firehose(), True, IMPATIENT)
         if kind == "large event":
-            return await send_stream(request, exchange, Reply(200), source(b"x" * (30 << 20)), True)
-        return await send_whole(request, exchange, Reply(200, {}, b"x" * (30 << 20)))
+            return await send_stream(request, exchange, Reply(200), source(b"x" * (30 << 20)), True, IMPATIENT)
+        return await send_whole(request, exchange, Reply(200, {}, b"x" * (30 << 20)), IMPATIENT)
 
     async with stage(send) as made, RawClient(made.url) as client:
         await client.request("GET", "/")
@@ -94,12 +89,11 @@ async def test_r41_a_reader_that_stops_is_cut(kind: str) -> None:
                 pass
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_r41_a_slow_reader_that_reads_is_not_cut() -> None:
     size = 12 << 20
 
     async def send(request: web.Request, exchange: Exchange) -> web.StreamResponse:
-        return await send_stream(request, exchange, Reply(200), source(b"x" * size), False)
+        return await send_stream(request, exchange, Reply(200), source(b"x" * size), False, IMPATIENT)
 
     async with stage(send) as made, RawClient(made.url) as client:
         await client.request("GET", "/")
@@ -117,7 +111,7 @@ async def test_r28_whatever_breaks_a_stream_is_told_and_cut(error: Exception) ->
     first = chat_events(1)[0]
 
     async def send(request: web.Request, exchange: Exchange) -> web.StreamResponse:
-        return await send_stream(request, exchange, Reply(200), source(first, error=error), True)
+        return await send_stream(request, exchange, Reply(200), source(first, error=error), True, IMPATIENT)
 
     async with stage(send) as made, RawClient(made.url) as client:
         await client.request("GET", "/")
@@ -137,8 +131,8 @@ async def test_taps_get_exactly_what_the_client_gets() -> None:
         reply = Reply(200, {}, None if "stream" in exchange.path else b"x" * int(exchange.path[1:]))
         reply.taps.append(tapped.setdefault(exchange.path, []).append)
         if reply.body is None:
-            return await send_stream(request, exchange, reply, source(b"one", b"two"), False)
-        return await send_whole(request, exchange, reply)
+            return await send_stream(request, exchange, reply, source(b"one", b"two"), False, IMPATIENT)
+        return await send_whole(request, exchange, reply, IMPATIENT)
 
     async with stage(send) as made, RawClient(made.url) as client:
         for path in ("/stream", "/0", "/9", "/65535", "/65536", "/3000000"):

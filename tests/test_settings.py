@@ -81,7 +81,8 @@ def test_the_shipped_file_shows_every_setting_with_its_default(name: str, cls: t
     [
         (Server, {"port": 65536}, "port"), (Server, {"port": -1}, "port"), (Server, {"host": ""}, "host"),
         (Server, {"max_body": 0}, "max_body"), (Server, {"body_timeout": 0}, "body_timeout"),
-        (Server, {"body_total": "0s"}, "body_total"), (Server, {"workers": 0}, "workers"),
+        (Server, {"body_total": "0s"}, "body_total"), (Server, {"reader_timeout": 0}, "reader_timeout"),
+        (Server, {"workers": 0}, "workers"),
         (Server, {"max_connections_per_peer": -1}, "max_connections_per_peer"), (Admin, {"port": 65536}, "port"),
         (Pool, {"max_connections": -1}, "max_connections"), (Pool, {"max_per_host": -1}, "max_per_host"),
         (Retry, {"attempts": 0}, "attempts"), (Retry, {"attempts": 11}, "attempts"),

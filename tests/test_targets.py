@@ -188,7 +188,8 @@ def test_a_streamed_probe_closes_the_breaker_with_its_first_event() -> None:
 
 
 def test_a_probe_that_fails_opens_the_breaker_for_twice_as_long_up_to_the_limit() -> None:
-    state, now = opened(), START
+    state, now = make(breaker=Breaker(max_open=Duration(60.0))), START
+    fail(state, now, 5)
     for seconds in (5, 10, 20, 40, 60, 60):
         assert state.wait(now) == seconds
         now += seconds
@@ -207,15 +208,15 @@ def test_a_probe_whose_client_left_makes_room_for_the_next() -> None:
     assert state.state(now + 1) == "half_open"
 
 
-def test_a_probe_that_hangs_is_given_up_and_what_becomes_of_it_is_no_news() -> None:
+def test_a_probe_that_hangs_is_given_up_and_its_failure_is_no_news() -> None:
     state = opened()
     hanging = state.begin(START + 5)
-    assert not state.admits(START + 64)
-    assert state.admits(START + 65)
-    second = state.begin(START + 65)
-    state.failed(hanging, START + 66)
-    assert state.state(START + 66) == "half_open"
-    state.abandoned(second, START + 67)
+    assert not state.admits(START + 12)
+    assert state.admits(START + 13)
+    second = state.begin(START + 13)
+    state.failed(hanging, START + 14)
+    assert state.state(START + 14) == "half_open"
+    state.abandoned(second, START + 15)
     assert state.in_flight == 0
 
 
@@ -504,3 +505,31 @@ def test_the_states_handed_out_do_not_grow_while_somebody_walks_them() -> None:
     states = targets.states()
     targets.of(Target("b"))
     assert states == {"a": first}
+
+
+# The figures together.
+
+
+@pytest.mark.parametrize("outage", [0.5, 4.9, 5.1, 12.0, 14.9, 60.0, 600.0])
+def test_r44_a_target_well_again_is_found_within_ten_seconds(outage: float) -> None:
+    state, now, calls = make(), START, 0
+    while now < START + outage:
+        if state.admits(now):
+            fail(state, now)
+            calls += 1
+        now += 0.005  # 200 calls a second want to go there
+    while not state.admits(now):
+        now += 0.005
+    assert now - START - outage <= 10
+    assert calls <= BREAKER.failures + 2 + outage / BREAKER.open_for
+
+
+def test_a_probe_that_takes_longer_than_it_is_waited_for_closes_the_breaker_all_the_same() -> None:
+    state = opened()
+    begun = START + BREAKER.open_for
+    slow = state.begin(begun)
+    later = begun + BREAKER.max_open
+    assert state.admits(later)
+    state.begin(later)
+    state.succeeded(slow, later + 1, 9.0)
+    assert state.state(later + 1) == "closed"

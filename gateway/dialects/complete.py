@@ -6,6 +6,7 @@ a 200. PROTOCOLS: error inside a chunk (OpenRouter, Groq), ``finish_reason`` nul
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,8 +16,31 @@ from gateway.dialects.sse import parse_events
 
 # Reasons that say part of the answer was withheld or never made.
 _UNFINISHED = frozenset({"", "error", "content_filter"})
+_PARSED = 1 << 16  # bytes of a whole answer that cost next to nothing to parse
 # Surface → the list that holds its results.
 _RESULTS = {"embeddings": "data", "moderations": "results", "rerank": "results"}
+
+
+def is_whole_json(body: bytes) -> bool:
+    """Whether ``body`` is JSON to its end. Of a large one only the end is looked at."""
+    if len(body) > _PARSED:
+        return body[-64:].rstrip().endswith((b"}", b"]"))
+    try:
+        orjson.loads(body)
+    except ValueError:
+        return _is_whole_python_json(body)
+    return True
+
+
+def _is_whole_python_json(body: bytes) -> bool:
+    """With ``NaN`` and the like, which some servers send as a log probability and Python's clients take."""
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    except RecursionError:  # deep, not short
+        return True
+    return True
 
 
 def is_complete(surface: str, body: bytes, streamed: bool) -> bool:

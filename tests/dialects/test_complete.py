@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.complete import is_complete
+from gateway.dialects.complete import is_complete, is_whole_json
 
 
 def choice(reason: Any = "stop", **more: Any) -> dict[str, Any]:
@@ -133,3 +133,15 @@ def test_r50_a_stream_cut_before_its_finish_reason_is_not_complete() -> None:
     reason = body.index(b'"stop"}]}') + len(b'"stop"}]}')
     assert not any(is_complete("chat", body[:kept], streamed=True) for kept in range(reason))
     assert is_complete("chat", body, streamed=True)
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[1]\n", b'{"a":NaN}', b'{"a":"' + b"x" * 70_000 + b'"}', b"[" * 2000 + b"]" * 2000]
+)
+def test_json_to_its_end_is_whole(body: bytes) -> None:
+    assert is_whole_json(body)
+
+
+@pytest.mark.parametrize("body", [b"", b'{"a":{}', b"<html>", b"{}{", b'{"a":NaN', b'{"a":"' + b"x" * 70_000])
+def test_json_that_breaks_off_is_not_whole(body: bytes) -> None:
+    assert not is_whole_json(body)

@@ -18,41 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.testing import GatewayFactory, GatewayProcess, RawClient, fetch
+from tests.support.sampler import SAMPLER
 
-SAMPLER = """
-import asyncio
-import json
-from time import thread_time
-
-from aiohttp import web
-from gateway import hookimpl
-
-
-class Plugin:
-    def __init__(self, settings: None, runtime: object) -> None:
-        self.runtime = runtime
-        self.rounds: list[float] = []
-
-    @hookimpl
-    async def on_startup(self) -> None:
-        self.runtime.spawn(self.sample(), "sampler")
-
-    async def sample(self) -> None:
-        before = thread_time()
-        while True:
-            await asyncio.sleep(0.001)
-            now = thread_time()
-            self.rounds.append(now - before)
-            before = now
-
-    @hookimpl
-    def routes(self) -> list[web.RouteDef]:
-        return [web.get("/rounds", self.show)]
-
-    async def show(self, request: web.Request) -> web.Response:
-        rounds, self.rounds = self.rounds, []
-        return web.Response(text=json.dumps(rounds))
-"""
 CONFIG = """
 [plugins]
 folders = ["$folder"]
