@@ -285,7 +285,8 @@ def from_upstream(error: BaseException, target: str | None = None) -> UpstreamEr
     raise error
 
 
-def _openai_type(status: int) -> str:
+def openai_type(status: int) -> str:
+    """``type`` of an error object of OpenAI's."""
     if status == 429:
         return "rate_limit_error"
     if status == 401:
@@ -298,7 +299,7 @@ def _openai_type(status: int) -> str:
 def _openai_error(error: GatewayError, request_id: str) -> dict[str, Any]:
     return {
         "message": f"{error.message} (request id: {request_id})" if request_id else error.message,
-        "type": _openai_type(error.http_status),
+        "type": openai_type(error.http_status),
         "param": "model" if isinstance(error, ModelNotFound) else None,
         "code": error.code,
     }

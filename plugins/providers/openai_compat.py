@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from time import time
 from typing import Any
 
 import attrs
 import orjson
 
-from gateway import Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
+from gateway import Exchange, Reply, Runtime, Target, hookimpl
 from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.headers import to_client
+from gateway.http_provider import HttpSettings, leaks
 from gateway.retry import retry_after
 from gateway.tails import safe_tail
 from gateway.upstream import Answer
@@ -21,21 +22,9 @@ _HOLD = 1 << 20
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
+class Settings(HttpSettings):
     base_url: str
     """Root of the API, with its version: ``https://api.openai.com/v1``."""
-    api_key: Secret | None = None
-    """Sent as ``Authorization: Bearer`` to this origin and no other."""
-    headers: Mapping[str, str | Secret] = attrs.field(factory=dict)
-    """Sent with every request; values may be secret references."""
-    timeouts: Timeouts = Timeouts()
-    """connect, first_token, idle and total."""
-    ca_file: str | None = None
-    """PEM file of the authorities this provider's certificate may come from; the system's by default."""
-    client_cert: str | None = None
-    """PEM file of our certificate, for providers that ask for one."""
-    client_key: str | None = None
-    """PEM file of its key."""
     models: tuple[str, ...] | None = None
     """Models to list instead of asking ``/models``."""
     stream_usage: bool = True
@@ -46,23 +35,11 @@ class Settings:
 
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        headers: dict[str, str | Secret] = dict(settings.headers)
-        if settings.api_key is not None:
-            headers["Authorization"] = settings.api_key.prefixed("Bearer ")
-        given = (settings.api_key, *settings.headers.values())
-        self._secrets = [value for value in given if isinstance(value, Secret)]
+        self._secrets = settings.secrets()
         self._settings = settings
         self._models_ttl = runtime.config.models_ttl
         self._name = runtime.name
-        self._endpoint = runtime.upstream.endpoint(
-            runtime.name,
-            settings.base_url,
-            headers=headers,
-            timeouts=settings.timeouts,
-            ca_file=settings.ca_file,
-            client_cert=settings.client_cert,
-            client_key=settings.client_key,
-        )
+        self._endpoint = settings.endpoint(runtime)
 
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
@@ -112,14 +89,11 @@ class Plugin:
         wait = retry_after(answer.headers, body, time())
         headers = to_client(answer.headers)
         kind = headers.get("content-type", "").lower()
-        if "json" not in kind or self._leaks(body):
+        if "json" not in kind or leaks(self._secrets, body):
             body = b""  # not an error an SDK could read, or one that shows our credential
             headers = type(headers)((k, v) for k, v in headers.items() if k.lower() == "retry-after")
             headers["content-type"] = "application/json"
         return UpstreamRefused(answer.status, body, headers, target=target.name, retry_after=wait)
-
-    def _leaks(self, body: bytes) -> bool:
-        return any(secret.reveal().encode() in body for secret in self._secrets)
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
