@@ -1,29 +1,28 @@
-"""What providers behind HTTP share: settings, the endpoint, refusals that show no secret, translated streams."""
+"""What every provider behind HTTP does alike: settings, the endpoint, refusals. A provider plugin adds its dialect."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-import orjson
 
+from gateway import translation
 from gateway.config import Secret, Timeouts
-from gateway.dialects.stream_error import StreamError
-from gateway.errors import UpstreamError, UpstreamRefused, openai_type
-from gateway.exchange import Exchange, Target, Usage
+from gateway.dialects.capabilities import Capabilities
+from gateway.errors import InvalidRequest, UpstreamRefused
+from gateway.exchange import Exchange, Target
 from gateway.retry import retry_after
 
 if TYPE_CHECKING:
     from gateway.plugins import Runtime
-    from gateway.upstream import Answer, Endpoint
+    from gateway.upstream import Answer
 
-JSON = {"content-type": "application/json"}
-EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+HOLD = 1 << 20
+"""Bytes of an error answer that are read."""
 _STEPS = 32  # vectors translated at a time: 2 ms at 1,024 dimensions
-_ERROR_LIMIT = 1 << 20  # bytes of an error body that are read
 _Result = TypeVar("_Result")
 
 
@@ -45,104 +44,68 @@ class HttpSettings:
     """PEM file of our certificate, for providers that ask for one."""
     client_key: str | None = None
     """PEM file of its key."""
+    models: tuple[str, ...] | None = None
+    """Models to list instead of asking the provider."""
 
-    def secrets(self) -> list[Secret]:
-        """What must not appear in anything a client is sent."""
-        return [value for value in (self.api_key, *self.headers.values()) if isinstance(value, Secret)]
+    def bearer(self) -> dict[str, Secret]:
+        """The header with the key, where there is one."""
+        return {} if self.api_key is None else {"Authorization": self.api_key.prefixed("Bearer ")}
 
-    def endpoint(self, runtime: Runtime, base_url: str | None = None) -> Endpoint:
-        """The way there, with the key as a bearer token; ``base_url`` where the provider works it out.
+
+class HttpProvider:
+    """One provider's way out."""
+
+    def __init__(
+        self, settings: HttpSettings, runtime: Runtime, headers: Mapping[str, str | Secret], base_url: str = ""
+    ) -> None:
+        """``headers`` are the provider's own, its credential among them, and win over the operator's.
 
         Raises ``ValueError`` for a base URL that is not one, ``OSError`` or ``ssl.SSLError`` for TLS files.
         """
-        headers = dict(self.headers)
-        if self.api_key is not None:
-            headers["Authorization"] = self.api_key.prefixed("Bearer ")
-        return runtime.upstream.endpoint(
+        every: dict[str, str | Secret] = {**settings.headers, **headers}
+        self.name = runtime.name
+        self.models_ttl = runtime.config.models_ttl
+        self.endpoint = runtime.upstream.endpoint(
             runtime.name,
-            base_url or self.base_url,
-            headers=headers,
-            timeouts=self.timeouts,
-            ca_file=self.ca_file,
-            client_cert=self.client_cert,
-            client_key=self.client_key,
+            base_url or settings.base_url,
+            headers=every,
+            timeouts=settings.timeouts,
+            ca_file=settings.ca_file,
+            client_cert=settings.client_cert,
+            client_key=settings.client_key,
         )
+        secrets = (settings.api_key, *settings.headers.values())
+        self._secrets = [value for value in secrets if isinstance(value, Secret)]
 
+    def caps(self, model: str) -> Capabilities:
+        """What an upstream model can take."""
+        return Capabilities()
 
-def leaks(secrets: Iterable[Secret], body: bytes) -> bool:
-    return any(secret.reveal().encode() in body for secret in secrets)
+    def model(self, exchange: Exchange, target: Target) -> str:
+        """The upstream's name of the model. Raises ``InvalidRequest`` where there is none."""
+        model = target.model or exchange.model
+        if model is None:
+            raise InvalidRequest("model: is required.")
+        return model
 
+    def leaks(self, body: bytes) -> bool:
+        """Whether our credential stands in it."""
+        return any(secret.reveal().encode() in body for secret in self._secrets)
 
-async def refused(
-    answer: Answer, target: Target, secrets: Iterable[Secret], shape: Callable[[int, bytes], tuple[int, bytes]]
-) -> UpstreamRefused:
-    """The error for an answer of status 400 or above; ``shape`` turns its status and body into the client's.
+    async def refusal(
+        self, exchange: Exchange, answer: Answer, read: Callable[[int, bytes], tuple[int, str, str]]
+    ) -> UpstreamRefused:
+        """An error answer in the client's dialect; ``read`` makes status, code and message of its status and body.
 
-    A body that shows one of ``secrets`` is not read.
-    """
-    try:
-        raw = await answer.read(_ERROR_LIMIT)
-    finally:
-        answer.close()
-    wait = retry_after(answer.headers, raw, time())
-    status, body = shape(answer.status, b"" if leaks(secrets, raw) else raw)
-    return UpstreamRefused(status, body, JSON, target=target.name, retry_after=wait)
-
-
-def error_body(status: int, code: str | None, message: str) -> bytes:
-    """An error in OpenAI's shape."""
-    param = "model" if code == "model_not_found" else None
-    return orjson.dumps({"error": {"message": message, "type": openai_type(status), "param": param, "code": code}})
-
-
-def told_in_band(error: StreamError, target: Target) -> UpstreamRefused:
-    """An error the provider told inside an answer that claimed success, judged as an answer of its status."""
-    body = error_body(error.status, error.code, error.message)
-    refusal = UpstreamRefused(error.status, body, JSON, target=target.name)
-    refusal.message = f"The provider reported an error: {error.message}"
-    return refusal
-
-
-class StreamDecoder(Protocol):
-    """What a dialect brings to read a provider's stream (``gateway/dialects``)."""
-
-    done: bool
-    usage: Usage | None
-
-    def feed(self, block: bytes) -> list[dict[str, Any]]: ...
-
-    def end(self) -> list[dict[str, Any]]: ...
-
-
-async def chat_events(
-    exchange: Exchange, answer: Answer, decoder: StreamDecoder, target: Target, include_usage: bool
-) -> AsyncIterator[bytes]:
-    """A translated stream as OpenAI's events; ``[DONE]`` stands for the provider's own terminal marker."""
-    try:
+        A body that shows our credential is not read.
+        """
         try:
-            async for block in answer.chunks():
-                chunks = decoder.feed(block)
-                exchange.usage = decoder.usage
-                if events := _events(chunks, include_usage):
-                    yield events
-        except UpstreamError:
-            if not decoder.done:  # behind the terminal marker nothing is missing, however the connection ended
-                raise
-        chunks = decoder.end()
-        exchange.usage = decoder.usage
-    except StreamError as error:
-        raise told_in_band(error, target) from error
-    yield _events(chunks, include_usage) + b"data: [DONE]\n\n"
-
-
-def _events(chunks: list[dict[str, Any]], include_usage: bool) -> bytes:
-    return b"".join([b"data: %b\n\n" % orjson.dumps(chunk) for chunk in chunks if include_usage or chunk["choices"]])
-
-
-def include_usage(body: Mapping[str, Any]) -> bool:
-    """Whether the client asks for the usage of a stream."""
-    options = body.get("stream_options")
-    return isinstance(options, dict) and bool(options.get("include_usage"))
+            raw = await answer.read(HOLD)
+        finally:
+            answer.close()
+        wait = retry_after(answer.headers, raw, time())
+        status, code, message = read(answer.status, b"" if self.leaks(raw) else raw)
+        return translation.refused(exchange, status, code, message, retry_after=wait)
 
 
 async def in_turns(steps: Generator[None, None, _Result]) -> _Result:

@@ -123,16 +123,17 @@ def _detail(reasoning: Mapping[str, Any], index: int) -> dict[str, Any]:
 class Decoder:
     """One streamed answer: bytes of an event stream in, canonical chunks out."""
 
-    __slots__ = ("_calls", "_chunks", "_empty", "_on", "_splitter", "_told", "done", "usage")
+    __slots__ = ("_calls", "_chunks", "_empty", "_finished", "_on", "_splitter", "_told", "done", "usage")
 
     def __init__(self, model: str = "", answer_id: str = "") -> None:
         self._chunks = Chunks(f"chatcmpl-{answer_id}", model)
         self._splitter = MessageSplitter()
         self._calls: dict[Any, int] = {}  # index of a block → number of its tool call
         self._empty: set[Any] = set()  # blocks of tool calls without a piece of their arguments yet
+        self._finished = False
         self._told = False
         self.done = False
-        """``messageStop`` came; usage follows it."""
+        """The last event came: ``metadata``, which follows ``messageStop``."""
         self.usage: Usage | None = None
         self._on: dict[str, Callable[[dict[str, Any]], list[_Chunk]]] = {
             "contentBlockStart": self._start,
@@ -156,7 +157,7 @@ class Decoder:
 
     def end(self) -> list[_Chunk]:
         """Nothing more. Raises ``UpstreamProtocolError`` if ``messageStop`` never came."""
-        if not self.done:
+        if not self._finished:
             raise UpstreamProtocolError("The provider's stream ended before it was complete.")
         return []
 
@@ -195,19 +196,19 @@ class Decoder:
         return self._chunks.delta({"tool_calls": [_more(self._calls[block], "{}")]})
 
     def _finish(self, content: dict[str, Any]) -> list[_Chunk]:
-        self.done = True
-        return [*self._chunks.finish(_finish(content["stopReason"])), *self._tell()]
+        reasons = _finish(content["stopReason"])
+        self._finished = True
+        return [*self._chunks.finish(reasons), *self._tell()]
 
     def _metadata(self, content: dict[str, Any]) -> list[_Chunk]:
         self.usage = usage_of(content)
+        self._told = True
         return self._tell()
 
     def _tell(self) -> list[_Chunk]:
-        """The usage chunk, once, when both the end and the usage are known."""
-        if self._told or not self.done or self.usage is None:
-            return []
-        self._told = True
-        return [self._chunks.usage(self.usage)]
+        """The usage chunk, once both the end and the usage are told, in whichever order."""
+        self.done = self._told and self._finished
+        return [self._chunks.usage(self.usage)] if self.done and self.usage is not None else []
 
 
 def _more(index: int, arguments: str) -> dict[str, Any]:

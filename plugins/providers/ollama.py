@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from time import time
 from typing import Any
 from uuid import uuid4
 
@@ -15,10 +16,13 @@ import orjson
 
 from gateway import Duration, Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
 from gateway.dialects import ollama, ollama_embed, ollama_reply
-from gateway.errors import InvalidRequest, RouteNotFound
-from gateway.http_provider import EVENTS, JSON, HttpSettings, in_turns, include_usage, refused
+from gateway.errors import RouteNotFound, UpstreamRefused
+from gateway.http_provider import HOLD, HttpProvider, HttpSettings, in_turns
+from gateway.retry import retry_after
 from gateway.upstream import Answer
 
+_JSON = {"content-type": "application/json"}
+_EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 _GO_DURATION = re.compile(r"0|-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+")
 
 
@@ -72,8 +76,8 @@ _ROUTES = {
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._settings = settings
-        self._models_ttl = runtime.config.models_ttl
-        self._endpoint = settings.endpoint(runtime)
+        self._provider = HttpProvider(settings, runtime, settings.bearer())
+        self._endpoint = self._provider.endpoint
 
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
@@ -81,18 +85,16 @@ class Plugin:
         if route is None:
             raise RouteNotFound("The ollama provider serves chat, completions and embeddings.")
         body = (await exchange.read()).json()
-        model = target.model or exchange.model
-        if model is None:
-            raise InvalidRequest("model: is required.")
+        model = self._provider.model(exchange, target)
         settings = self._settings
         request, dropped = route.request(body, model, options=settings.options, keep_alive=settings.keep_alive)
-        answer = await self._endpoint.send(exchange, "POST", route.path, body=ollama.encode(request), headers=JSON)
+        answer = await self._endpoint.send(exchange, "POST", route.path, body=ollama.encode(request), headers=_JSON)
         if answer.status >= 400:
-            raise await refused(answer, target, settings.secrets(), _error)
+            raise await self._refused(answer, target)
         exchange.dropped.extend(name for name in dropped if name not in exchange.dropped)
         if exchange.stream and route.stream is not None:
-            stream = route.stream(uuid4().hex, include_usage(body))
-            return Reply(200, EVENTS, stream=_events(exchange, answer, stream), close=answer.close)
+            stream = route.stream(uuid4().hex, _include_usage(body))
+            return Reply(200, _EVENTS, stream=_events(exchange, answer, stream), close=answer.close)
         try:
             raw = await answer.read()
         finally:
@@ -100,13 +102,24 @@ class Plugin:
         if route.whole is None:
             base64 = body.get("encoding_format") == "base64"
             text, used = await in_turns(ollama_embed.embeddings(raw, base64))
-            return Reply(200, JSON, text, usage=used)
+            return Reply(200, _JSON, text, usage=used)
         part = ollama_reply.parse(raw)
-        return Reply(200, JSON, orjson.dumps(route.whole(part, uuid4().hex)), usage=ollama_reply.usage(part))
+        return Reply(200, _JSON, orjson.dumps(route.whole(part, uuid4().hex)), usage=ollama_reply.usage(part))
+
+    async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
+        try:
+            raw = await answer.read(HOLD)
+        finally:
+            answer.close()
+        wait = retry_after(answer.headers, raw, time())
+        body = ollama_reply.error_body(answer.status, b"" if self._provider.leaks(raw) else raw)
+        return UpstreamRefused(answer.status, body, _JSON, target=target.name, retry_after=wait)
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
-        return ollama_reply.models(await self._endpoint.get_json("/api/tags", self._models_ttl))
+        if self._settings.models is not None:
+            return [{"id": name} for name in self._settings.models]
+        return ollama_reply.models(await self._endpoint.get_json("/api/tags", self._provider.models_ttl))
 
     @hookimpl
     async def check_health(self) -> str | None:
@@ -115,8 +128,9 @@ class Plugin:
         return None if answer.status < 400 else f"answered {answer.status}"
 
 
-def _error(status: int, raw: bytes) -> tuple[int, bytes]:
-    return status, ollama_reply.error_body(status, raw)
+def _include_usage(body: Mapping[str, Any]) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
 async def _events(exchange: Exchange, answer: Answer, stream: ollama_reply.Stream) -> AsyncIterator[bytes]:

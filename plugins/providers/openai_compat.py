@@ -12,21 +12,16 @@ import orjson
 from gateway import Exchange, Reply, Runtime, Target, hookimpl
 from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.headers import to_client
-from gateway.http_provider import HttpSettings, leaks
+from gateway.http_provider import HOLD, HttpProvider, HttpSettings
 from gateway.retry import retry_after
 from gateway.tails import safe_tail
 from gateway.upstream import Answer
-
-_HOLD = 1 << 20
-# Bytes of a reply that are held to be sent as one; larger ones flow through.
 
 
 @attrs.frozen(kw_only=True)
 class Settings(HttpSettings):
     base_url: str
     """Root of the API, with its version: ``https://api.openai.com/v1``."""
-    models: tuple[str, ...] | None = None
-    """Models to list instead of asking ``/models``."""
     stream_usage: bool = True
     """Ask for usage in streams when the client does not (and take it out again); off for servers that refuse it."""
     done_marker: bool = True
@@ -35,11 +30,9 @@ class Settings(HttpSettings):
 
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        self._secrets = settings.secrets()
         self._settings = settings
-        self._models_ttl = runtime.config.models_ttl
-        self._name = runtime.name
-        self._endpoint = settings.endpoint(runtime)
+        self._provider = HttpProvider(settings, runtime, settings.bearer())
+        self._endpoint = self._provider.endpoint
 
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
@@ -76,7 +69,7 @@ class Plugin:
         headers = to_client(answer.headers)
         length = answer.headers.get("Content-Length")
         kind = answer.headers.get("Content-Type", "").lower()
-        if kind.startswith("application/json") and (length is None or int(length) <= _HOLD):
+        if kind.startswith("application/json") and (length is None or int(length) <= HOLD):
             return Reply(answer.status, headers, answer.arrived() or await answer.read())
         if length is not None and not kind.startswith("text/event-stream"):
             headers["Content-Length"] = length  # events may be taken out or added
@@ -85,11 +78,11 @@ class Plugin:
         )
 
     async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
-        body = await answer.read(_HOLD)
+        body = await answer.read(HOLD)
         wait = retry_after(answer.headers, body, time())
         headers = to_client(answer.headers)
         kind = headers.get("content-type", "").lower()
-        if "json" not in kind or leaks(self._secrets, body):
+        if "json" not in kind or self._provider.leaks(body):
             body = b""  # not an error an SDK could read, or one that shows our credential
             headers = type(headers)((k, v) for k, v in headers.items() if k.lower() == "retry-after")
             headers["content-type"] = "application/json"
@@ -99,10 +92,10 @@ class Plugin:
     async def list_models(self) -> Iterable[dict[str, Any]]:
         if self._settings.models is not None:
             return [{"id": name} for name in self._settings.models]
-        listed = await self._endpoint.get_json("/models", self._models_ttl)
+        listed = await self._endpoint.get_json("/models", self._provider.models_ttl)
         models = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(models, list):
-            raise UpstreamProtocolError("The provider's model list is not a list.", target=self._name)
+            raise UpstreamProtocolError("The provider's model list is not a list.", target=self._provider.name)
         return [model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
 
     @hookimpl

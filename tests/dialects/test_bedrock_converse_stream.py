@@ -163,6 +163,15 @@ def test_a_stream_that_is_cut_is_never_complete(case: str) -> None:
             decoder.end()
 
 
+def test_the_last_event_is_the_usage() -> None:
+    events = STREAMS["text"]["input"]
+    decoder = Decoder()
+    decoder.feed(eventstream(events[:-1]))
+    assert not decoder.done, "whoever stops reading here loses the usage"
+    decoder.feed(eventstream(events[-1:]))
+    assert decoder.done
+
+
 def test_a_stream_without_usage_is_complete() -> None:
     chunks = decoded([eventstream([["messageStop", {"stopReason": "end_turn"}]])])
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == ["stop"]
