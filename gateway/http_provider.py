@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Mapping
 from time import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import orjson
 
 from gateway import translation
 from gateway.config import Secret, Timeouts
 from gateway.dialects.capabilities import Capabilities
-from gateway.errors import InvalidRequest, UpstreamRefused
+from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.exchange import Exchange, Target
 from gateway.retry import retry_after
 
@@ -106,6 +107,17 @@ class HttpProvider:
         wait = retry_after(answer.headers, raw, time())
         status, code, message = read(answer.status, b"" if self.leaks(raw) else raw)
         return translation.refused(exchange, status, code, message, retry_after=wait)
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """A whole answer. Raises ``UpstreamProtocolError`` for what is no JSON object."""
+    try:
+        body = orjson.loads(raw)
+    except ValueError as error:
+        raise UpstreamProtocolError("The provider's answer is not valid JSON.") from error
+    if not isinstance(body, dict):
+        raise UpstreamProtocolError("The provider's answer is not an object.")
+    return body
 
 
 async def in_turns(steps: Generator[None, None, _Result]) -> _Result:

@@ -66,7 +66,10 @@ async def _encoded(exchange: Exchange, answer: Answer, decoder: Decoder, asked: 
         chunks = decoder.end()
         exchange.usage = decoder.usage
     except StreamError as error:
-        raise refused(exchange, error.status, error.code, error.message) from error
+        refusal = refused(exchange, error.status, error.code, error.message)
+        if refusal.http_status == error.status:  # else it is our own credential's affair
+            refusal.message = f"The provider reported an error: {error.message}"
+        raise refusal from error
     yield _events(chunks, asked) + b"data: [DONE]\n\n"
 
 
@@ -79,6 +82,4 @@ def refused(exchange: Exchange, status: int, code: str, message: str, **more: An
     param = "model" if code == "model_not_found" else None
     error: Mapping[str, Any] = {"message": message, "type": openai_type(status), "param": param, "code": code}
     target = exchange.target.name if exchange.target is not None else None
-    refusal = UpstreamRefused(status, orjson.dumps({"error": error}), _JSON, target=target, **more)
-    refusal.message = f"The provider reported an error: {message}"
-    return refusal
+    return UpstreamRefused(status, orjson.dumps({"error": error}), _JSON, target=target, **more)
