@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from itertools import pairwise
@@ -235,3 +236,31 @@ def test_errors(test_data: Recordings) -> None:
     assert error_status(424, "ModelErrorException") == 502
     assert error_status(408, "ModelTimeoutException:http://x") == 504
     assert error_status(418, "") == 418
+
+
+WORDS = [
+    "output", "message", "content", "text", "toolUse", "toolUseId", "name", "input", "reasoningContent", "delta",
+    "reasoningText", "redactedContent", "signature", "contentBlockIndex", "start", "stopReason", "usage", "inputTokens",
+    "citationsContent", "end_turn",
+]  # fmt: skip
+junk: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from(["", "x", *WORDS]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
+    max_leaves=12,
+)
+KINDS = ["messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(WORDS), junk, max_size=5)), max_size=4))
+def test_no_event_breaks_more_than_its_stream(events: list[Any]) -> None:
+    decoder = Decoder()
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        decoder.feed(eventstream(events))
+
+
+@given(st.dictionaries(st.sampled_from(WORDS), junk, max_size=5))
+def test_no_answer_breaks_more_than_its_exchange(body: dict[str, Any]) -> None:
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        reply_to_chat(body)
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        reply_to_chat({"output": {"message": {"content": [body, body]}}, "stopReason": "end_turn"})
