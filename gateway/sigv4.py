@@ -1,7 +1,7 @@
 """AWS Signature Version 4 through botocore, which is imported by whoever makes a ``Signer`` and nobody else.
 
-Signing a short request is arithmetic (0.05 ms) and done at once. What may wait is done in a thread: finding and renewing
-credentials (files, processes, HTTP to the instance's metadata), and the hash of a large body.
+Signing a short request is arithmetic (0.05 ms) and done at once. What may wait is done in a thread: finding and
+renewing credentials (files, processes, HTTP to the instance's metadata), and the hash of a large body.
 """
 
 from __future__ import annotations

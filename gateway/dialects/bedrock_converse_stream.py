@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.dialects.bedrock_blocks import FORMAT
-from gateway.dialects.chat_shapes import Chunks, completion
+from gateway.dialects.chat_shapes import Chunks, completion, string
 from gateway.dialects.eventstream import MessageSplitter, error_of, event, malformed
 from gateway.dialects.stream_error import StreamError
 from gateway.errors import UpstreamProtocolError
@@ -93,8 +93,8 @@ class _Found:
         elif "toolUse" in block:
             use = block["toolUse"]
             arguments = orjson.dumps({} if use.get("input") is None else use["input"]).decode()
-            function = {"name": use["name"], "arguments": arguments}
-            self._calls.append({"id": use["toolUseId"], "type": "function", "function": function})
+            function = {"name": string(use["name"]), "arguments": arguments}
+            self._calls.append({"id": string(use["toolUseId"]), "type": "function", "function": function})
         elif "reasoningContent" in block:
             reasoning = block["reasoningContent"]
             text = reasoning.get("reasoningText") or {}
@@ -115,8 +115,8 @@ class _Found:
 
 def _detail(reasoning: Mapping[str, Any], index: int) -> dict[str, Any]:
     if (secret := reasoning.get("redactedContent")) is not None:
-        return {"type": "reasoning.encrypted", "data": secret, "format": FORMAT, "index": index}
-    told = {name: reasoning[name] for name in ("text", "signature") if reasoning.get(name)}
+        return {"type": "reasoning.encrypted", "data": string(secret), "format": FORMAT, "index": index}
+    told = {name: string(reasoning[name]) for name in ("text", "signature") if reasoning.get(name)}
     return {"type": "reasoning.text", **told, "format": FORMAT, "index": index}
 
 
@@ -168,23 +168,21 @@ class Decoder:
         block = content["contentBlockIndex"]
         index = self._calls[block] = len(self._calls)
         self._empty.add(block)
-        function = {"name": use["name"], "arguments": ""}
-        call = {"index": index, "id": use["toolUseId"], "type": "function", "function": function}
+        function = {"name": string(use["name"]), "arguments": ""}
+        call = {"index": index, "id": string(use["toolUseId"]), "type": "function", "function": function}
         return self._chunks.delta({"tool_calls": [call]})
 
     def _delta(self, content: dict[str, Any]) -> list[_Chunk]:
         delta, block = content["delta"], content["contentBlockIndex"]
         if text := delta.get("text"):
-            if not isinstance(text, str):
-                raise malformed()
-            return self._chunks.delta({"content": text})
+            return self._chunks.delta({"content": string(text)})
         if (use := delta.get("toolUse")) is not None and use["input"]:
             self._empty.discard(block)
-            return self._chunks.delta({"tool_calls": [_more(self._calls[block], use["input"])]})
+            return self._chunks.delta({"tool_calls": [_more(self._calls[block], string(use["input"]))]})
         if reasoning := delta.get("reasoningContent"):
             made: dict[str, Any] = {"reasoning_details": [_detail(reasoning, block)]}
             if thought := reasoning.get("text"):
-                made["reasoning_content"] = thought
+                made["reasoning_content"] = string(thought)
             return self._chunks.delta(made)
         return []
 

@@ -212,16 +212,22 @@ KINDS = ["message-start", "content-start", "content-delta", "tool-plan-delta", "
          "tool-call-end", "citation-start", "message-end"]  # fmt: skip
 
 
-@given(st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(WORDS), junk, max_size=5)), max_size=4))
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(WORDS), junk, max_size=5)), max_size=4)
+)
 def test_no_event_breaks_more_than_its_stream(events: list[Any]) -> None:
+    types = pytest.importorskip("openai.types.chat", reason="the openai SDK is not installed")
     decoder = Decoder()
     with contextlib.suppress(UpstreamProtocolError, StreamError):
-        decoder.feed(sse({**content, "type": kind} for kind, content in events))
+        for chunk in decoder.feed(sse({**content, "type": kind} for kind, content in events)):
+            types.ChatCompletionChunk.model_validate(chunk, strict=True)
 
 
 @given(st.dictionaries(st.sampled_from(WORDS), junk, max_size=5))
 def test_no_answer_breaks_more_than_its_exchange(body: dict[str, Any]) -> None:
+    types = pytest.importorskip("openai.types.chat", reason="the openai SDK is not installed")
     with contextlib.suppress(UpstreamProtocolError, StreamError):
         reply_to_chat(body)
     with contextlib.suppress(UpstreamProtocolError, StreamError):
-        reply_to_chat({"message": body, "finish_reason": "COMPLETE"})
+        made = reply_to_chat({"message": body, "finish_reason": "COMPLETE"})
+        types.ChatCompletion.model_validate(made, strict=True)
