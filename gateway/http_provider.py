@@ -11,7 +11,7 @@ import orjson
 
 from gateway.answer import Answer
 from gateway.dialects.capabilities import Capabilities
-from gateway.errors import InvalidRequest, UpstreamRefused
+from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.exchange import Exchange, Reply, Target
 from gateway.headers import to_client
 from gateway.plugins import Runtime
@@ -46,6 +46,10 @@ class HttpSettings:
     """PEM file of its key."""
     models: tuple[str, ...] | None = None
     """Models to list instead of asking the provider."""
+
+    def bearer(self) -> dict[str, str | Secret]:
+        """The header with the key, where there is one."""
+        return {} if self.api_key is None else {"Authorization": self.api_key.prefixed("Bearer ")}
 
 
 class HttpProvider:
@@ -116,7 +120,7 @@ class HttpProvider:
         asked = exchange.query if query is None else query
         answer = await self.endpoint.send(exchange, exchange.method, path, query=asked, body=body or None, headers=more)
         if answer.status >= 400:
-            raise await self.refusal(answer, target)
+            raise await self.passed_refusal(answer, target)
         return await self.reply(answer, terminated)
 
     async def reply(self, answer: Answer, terminated: bool = True) -> Reply:
@@ -130,7 +134,7 @@ class HttpProvider:
             headers["Content-Length"] = length  # events may be taken out or added
         return Reply(answer.status, headers, stream=answer.chunks(), close=answer.close, terminated=terminated)
 
-    async def refusal(self, answer: Answer, target: Target) -> UpstreamRefused:
+    async def passed_refusal(self, answer: Answer, target: Target) -> UpstreamRefused:
         """An error answer, as the provider wrote it."""
         body = await answer.read(HOLD)
         wait = retry_after(answer.headers, body, time())
@@ -164,11 +168,19 @@ class HttpProvider:
         answer = await self.endpoint.send(exchange, "POST", path, query=query, body=body, headers=headers)
         if answer.status < 400:
             return answer
+        raise await self.refusal(exchange, answer, lambda status, raw: (status, *error_to_chat(status, raw)))
+
+    async def refusal(
+        self, exchange: Exchange, answer: Answer, read: Callable[[int, bytes], tuple[int, str, str]]
+    ) -> UpstreamRefused:
+        """An error answer in the client's dialect; ``read`` makes status, code and message of its status and body.
+
+        A body that shows our credential is not read.
+        """
         raw = await answer.read(HOLD)
-        if self.leaks(raw):
-            raw = b""
-        code, message = error_to_chat(answer.status, raw)
-        raise refused(exchange, answer.status, code, message, retry_after=retry_after(answer.headers, raw, time()))
+        wait = retry_after(answer.headers, raw, time())
+        status, code, message = read(answer.status, b"" if self.leaks(raw) else raw)
+        return refused(exchange, status, code, message, retry_after=wait)
 
     async def healthy(self, path: str, headers: Mapping[str, str] = {}) -> str | None:
         """``check_health`` by asking for ``path``."""
@@ -183,3 +195,14 @@ def path_of(exchange: Exchange) -> str:
     if exchange.tail:
         path = path.replace("/{tail}", safe_tail(exchange.tail)).replace("{tail}", safe_tail(exchange.tail))
     return path
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """A whole answer. Raises ``UpstreamProtocolError`` for what is no JSON object."""
+    try:
+        body = orjson.loads(raw)
+    except ValueError as error:
+        raise UpstreamProtocolError("The provider's answer is not valid JSON.") from error
+    if not isinstance(body, dict):
+        raise UpstreamProtocolError("The provider's answer is not an object.")
+    return body

@@ -152,7 +152,7 @@ async def embeddings_of(exchange: Exchange) -> dict[str, Any]:
         raise InvalidRequest("The provider of this model does not serve this operation.")
     body = (await exchange.read()).json()
     request, dropped = registry.EMBEDS[exchange.surface.name].request_to_canonical(body)
-    exchange.dropped += [name for name in dropped if name not in exchange.dropped]
+    exchange.drop(dropped)
     exchange.notes[_NOTE] = request
     return request
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.dialects.bedrock_blocks import FORMAT
-from gateway.dialects.chat_shapes import Chunks, completion
+from gateway.dialects.chat_shapes import Chunks, completion, string
 from gateway.dialects.eventstream import MessageSplitter, error_of, event, malformed
 from gateway.dialects.stream_error import StreamError
 from gateway.errors import UpstreamProtocolError
@@ -93,8 +93,8 @@ class _Found:
         elif "toolUse" in block:
             use = block["toolUse"]
             arguments = orjson.dumps({} if use.get("input") is None else use["input"]).decode()
-            function = {"name": use["name"], "arguments": arguments}
-            self._calls.append({"id": use["toolUseId"], "type": "function", "function": function})
+            function = {"name": string(use["name"]), "arguments": arguments}
+            self._calls.append({"id": string(use["toolUseId"]), "type": "function", "function": function})
         elif "reasoningContent" in block:
             reasoning = block["reasoningContent"]
             text = reasoning.get("reasoningText") or {}
@@ -115,24 +115,25 @@ class _Found:
 
 def _detail(reasoning: Mapping[str, Any], index: int) -> dict[str, Any]:
     if (secret := reasoning.get("redactedContent")) is not None:
-        return {"type": "reasoning.encrypted", "data": secret, "format": FORMAT, "index": index}
-    told = {name: reasoning[name] for name in ("text", "signature") if reasoning.get(name)}
+        return {"type": "reasoning.encrypted", "data": string(secret), "format": FORMAT, "index": index}
+    told = {name: string(reasoning[name]) for name in ("text", "signature") if reasoning.get(name)}
     return {"type": "reasoning.text", **told, "format": FORMAT, "index": index}
 
 
 class Decoder:
     """One streamed answer: bytes of an event stream in, canonical chunks out."""
 
-    __slots__ = ("_calls", "_chunks", "_empty", "_on", "_splitter", "_told", "done", "usage")
+    __slots__ = ("_calls", "_chunks", "_empty", "_finished", "_on", "_splitter", "_told", "done", "usage")
 
     def __init__(self, model: str = "", answer_id: str = "") -> None:
         self._chunks = Chunks(f"chatcmpl-{answer_id}", model)
         self._splitter = MessageSplitter()
         self._calls: dict[Any, int] = {}  # index of a block → number of its tool call
         self._empty: set[Any] = set()  # blocks of tool calls without a piece of their arguments yet
+        self._finished = False
         self._told = False
         self.done = False
-        """``messageStop`` came; usage follows it."""
+        """The last event came: ``metadata``, which follows ``messageStop``."""
         self.usage: Usage | None = None
         self._on: dict[str, Callable[[dict[str, Any]], list[_Chunk]]] = {
             "contentBlockStart": self._start,
@@ -156,7 +157,7 @@ class Decoder:
 
     def end(self) -> list[_Chunk]:
         """Nothing more. Raises ``UpstreamProtocolError`` if ``messageStop`` never came."""
-        if not self.done:
+        if not self._finished:
             raise UpstreamProtocolError("The provider's stream ended before it was complete.")
         return []
 
@@ -167,23 +168,21 @@ class Decoder:
         block = content["contentBlockIndex"]
         index = self._calls[block] = len(self._calls)
         self._empty.add(block)
-        function = {"name": use["name"], "arguments": ""}
-        call = {"index": index, "id": use["toolUseId"], "type": "function", "function": function}
+        function = {"name": string(use["name"]), "arguments": ""}
+        call = {"index": index, "id": string(use["toolUseId"]), "type": "function", "function": function}
         return self._chunks.delta({"tool_calls": [call]})
 
     def _delta(self, content: dict[str, Any]) -> list[_Chunk]:
         delta, block = content["delta"], content["contentBlockIndex"]
         if text := delta.get("text"):
-            if not isinstance(text, str):
-                raise malformed()
-            return self._chunks.delta({"content": text})
+            return self._chunks.delta({"content": string(text)})
         if (use := delta.get("toolUse")) is not None and use["input"]:
             self._empty.discard(block)
-            return self._chunks.delta({"tool_calls": [_more(self._calls[block], use["input"])]})
+            return self._chunks.delta({"tool_calls": [_more(self._calls[block], string(use["input"]))]})
         if reasoning := delta.get("reasoningContent"):
             made: dict[str, Any] = {"reasoning_details": [_detail(reasoning, block)]}
             if thought := reasoning.get("text"):
-                made["reasoning_content"] = thought
+                made["reasoning_content"] = string(thought)
             return self._chunks.delta(made)
         return []
 
@@ -195,19 +194,19 @@ class Decoder:
         return self._chunks.delta({"tool_calls": [_more(self._calls[block], "{}")]})
 
     def _finish(self, content: dict[str, Any]) -> list[_Chunk]:
-        self.done = True
-        return [*self._chunks.finish(_finish(content["stopReason"])), *self._tell()]
+        reasons = _finish(content["stopReason"])
+        self._finished = True
+        return [*self._chunks.finish(reasons), *self._tell()]
 
     def _metadata(self, content: dict[str, Any]) -> list[_Chunk]:
         self.usage = usage_of(content)
+        self._told = True
         return self._tell()
 
     def _tell(self) -> list[_Chunk]:
-        """The usage chunk, once, when both the end and the usage are known."""
-        if self._told or not self.done or self.usage is None:
-            return []
-        self._told = True
-        return [self._chunks.usage(self.usage)]
+        """The usage chunk, once both the end and the usage are told, in whichever order."""
+        self.done = self._told and self._finished
+        return [self._chunks.usage(self.usage)] if self.done and self.usage is not None else []
 
 
 def _more(index: int, arguments: str) -> dict[str, Any]:

@@ -9,6 +9,13 @@ from typing import Any
 from gateway.exchange import Usage
 
 
+def string(value: Any) -> str:
+    """``value``, where it is a string. Raises ``TypeError``."""
+    if not isinstance(value, str):
+        raise TypeError("not a string")
+    return value
+
+
 def usage_body(used: Usage) -> dict[str, Any]:
     """OpenAI's ``usage`` object; details only where they were told."""
     given, made = used.input_tokens or 0, used.output_tokens or 0

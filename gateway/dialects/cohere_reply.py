@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects.chat_shapes import Chunks, completion
+from gateway.dialects.chat_shapes import Chunks, completion, string
 from gateway.dialects.sse import EventSplitter, parse_events
 from gateway.dialects.stream_error import StreamError
 from gateway.errors import UpstreamProtocolError
@@ -85,19 +85,23 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     text = "".join([part["text"] for part in parts if part["type"] == "text"])
     thoughts = "".join([part["thinking"] for part in parts if part["type"] == "thinking"])
     calls = message.get("tool_calls") or []
-    text = (message.get("tool_plan") or "") + text
+    text = string(message.get("tool_plan") or "") + text
     made: dict[str, Any] = {"content": text if text or not calls else None}
     if thoughts:
         made["reasoning_content"] = thoughts
     if calls:
-        made["tool_calls"] = [
-            {"id": call["id"], "type": "function",
-             "function": {"name": call["function"]["name"], "arguments": call["function"].get("arguments") or "{}"}}
-            for call in calls
-        ]  # fmt: skip
+        made["tool_calls"] = [_whole_call(call) for call in calls]
     if message.get("citations"):
         made["citations"] = message["citations"]
     return made
+
+
+def _whole_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = {
+        "name": string(call["function"]["name"]),
+        "arguments": string(call["function"].get("arguments") or "{}"),
+    }
+    return {"id": string(call["id"]), "type": "function", "function": function}
 
 
 class Decoder:
@@ -163,12 +167,12 @@ class Decoder:
     def _content(self, content: dict[str, Any]) -> list[_Chunk]:
         part = content["delta"]["message"]["content"]
         delta = {"content": part.get("text"), "reasoning_content": part.get("thinking")}
-        told = {name: text for name, text in delta.items() if text}
+        told = {name: string(text) for name, text in delta.items() if text}
         return self._chunks.delta(told) if told else []
 
     def _plan(self, content: dict[str, Any]) -> list[_Chunk]:
         plan = content["delta"]["message"]["tool_plan"]
-        return self._chunks.delta({"content": plan}) if plan else []
+        return self._chunks.delta({"content": string(plan)}) if plan else []
 
     def _call(self, content: dict[str, Any]) -> list[_Chunk]:
         call = content["delta"]["message"]["tool_calls"]
@@ -176,13 +180,13 @@ class Decoder:
         arguments = call["function"].get("arguments") or ""
         if not arguments:
             self._empty.add(content["index"])
-        function = {"name": call["function"]["name"], "arguments": arguments}
-        made = {"index": index, "id": call["id"], "type": "function", "function": function}
+        function = {"name": string(call["function"]["name"]), "arguments": string(arguments)}
+        made = {"index": index, "id": string(call["id"]), "type": "function", "function": function}
         return self._chunks.delta({"tool_calls": [made]})
 
     def _arguments(self, content: dict[str, Any]) -> list[_Chunk]:
         piece = content["delta"]["message"]["tool_calls"]["function"]["arguments"]
-        return self._more(content["index"], piece) if piece else []
+        return self._more(content["index"], string(piece)) if piece else []
 
     def _call_end(self, content: dict[str, Any]) -> list[_Chunk]:
         return self._more(content["index"], "{}") if content["index"] in self._empty else []

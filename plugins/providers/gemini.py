@@ -13,7 +13,7 @@ from gateway.dialects import gemini, gemini_embed, gemini_error, gemini_models, 
 from gateway.dialects.gemini_stream import Decoder
 from gateway.errors import RouteNotFound
 from gateway.http_provider import HttpProvider, HttpSettings, path_of
-from gateway.translation import answered, chat_of, counted, streamed
+from gateway.translation import answered, chat_of, counted, embedded, embeddings_of, in_turns, streamed
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +66,9 @@ class Plugin:
         exchange.drop(dropped)
         path = self._path(model, "batchEmbedContents")
         answer = await self._http.ask(exchange, path, request, gemini_error.error_to_chat)
-        return await embedded(exchange, gemini_embed.embed_to_openai(await answer.read(), model, False))
+        return await embedded(
+            exchange, *await in_turns(gemini_embed.embed_to_openai(await answer.read(), model, False))
+        )
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:

@@ -5,11 +5,10 @@ Its native routes take what its ``/v1`` does not: ``options`` (``num_ctx`` above
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from time import time
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import attrs
@@ -18,14 +17,13 @@ import orjson
 from gateway import Duration, Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
 from gateway.answer import Answer
 from gateway.dialects import ollama, ollama_embed, ollama_reply
-from gateway.errors import InvalidRequest, RouteNotFound, UpstreamRefused
+from gateway.errors import RouteNotFound, UpstreamRefused
+from gateway.http_provider import HOLD, HttpProvider, HttpSettings
 from gateway.retry import retry_after
+from gateway.translation import in_turns
 
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
-_STEPS = 32  # vectors translated at a time: 2 ms at 1,024 dimensions
-_Result = TypeVar("_Result")
-_ERROR_LIMIT = 1 << 20  # bytes of an error body that are read
 _GO_DURATION = re.compile(r"0|-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+")
 
 
@@ -42,21 +40,13 @@ class PatientTimeouts(Timeouts):
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
+class Settings(HttpSettings):
     base_url: str = "http://127.0.0.1:11434"
     """Root of the server, without ``/api``."""
     api_key: Secret | None = None
     """Sent as ``Authorization: Bearer`` to this origin and no other; ollama.com wants one, a server at home none."""
-    headers: Mapping[str, str | Secret] = attrs.field(factory=dict)
-    """Sent with every request; values may be secret references."""
     timeouts: PatientTimeouts = PatientTimeouts()
     """connect, first_token, idle and total."""
-    ca_file: str | None = None
-    """PEM file of the authorities this provider's certificate may come from; the system's by default."""
-    client_cert: str | None = None
-    """PEM file of our certificate, for servers that ask for one."""
-    client_key: str | None = None
-    """PEM file of its key."""
     options: Mapping[str, Any] = attrs.field(factory=dict)
     """Ollama's ``options`` where the client says nothing: ``num_ctx`` above all, whose default cuts long prompts off
     without a word."""
@@ -86,20 +76,9 @@ _ROUTES = {
 
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        headers: dict[str, str | Secret] = dict(settings.headers)
-        if settings.api_key is not None:
-            headers["Authorization"] = settings.api_key.prefixed("Bearer ")
         self._settings = settings
-        self._models_ttl = runtime.config.models_ttl
-        self._endpoint = runtime.upstream.endpoint(
-            runtime.name,
-            settings.base_url,
-            headers=headers,
-            timeouts=settings.timeouts,
-            ca_file=settings.ca_file,
-            client_cert=settings.client_cert,
-            client_key=settings.client_key,
-        )
+        self._provider = HttpProvider(settings, runtime, settings.bearer())
+        self._endpoint = self._provider.endpoint
 
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
@@ -107,9 +86,7 @@ class Plugin:
         if route is None:
             raise RouteNotFound("The ollama provider serves chat, completions and embeddings.")
         body = (await exchange.read()).json()
-        model = target.model or exchange.model
-        if model is None:
-            raise InvalidRequest("model: is required.")
+        model = self._provider.model(exchange, target)
         settings = self._settings
         request, dropped = route.request(body, model, options=settings.options, keep_alive=settings.keep_alive)
         answer = await self._endpoint.send(exchange, "POST", route.path, body=ollama.encode(request), headers=_JSON)
@@ -125,31 +102,25 @@ class Plugin:
             answer.close()
         if route.whole is None:
             base64 = body.get("encoding_format") == "base64"
-            text, used = await _in_turns(ollama_embed.embeddings(raw, base64))
+            text, used = await in_turns(ollama_embed.embeddings(raw, base64))
             return Reply(200, _JSON, text, usage=used)
         part = ollama_reply.parse(raw)
         return Reply(200, _JSON, orjson.dumps(route.whole(part, uuid4().hex)), usage=ollama_reply.usage(part))
 
     async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
         try:
-            raw = await answer.read(_ERROR_LIMIT)
+            raw = await answer.read(HOLD)
         finally:
             answer.close()
         wait = retry_after(answer.headers, raw, time())
-        key = self._settings.api_key
-        if key is not None and key.reveal().encode() in raw:
-            raw = b""
-        return UpstreamRefused(
-            answer.status,
-            ollama_reply.error_body(answer.status, raw),
-            _JSON,
-            target=target.name,
-            retry_after=wait,
-        )
+        body = ollama_reply.error_body(answer.status, b"" if self._provider.leaks(raw) else raw)
+        return UpstreamRefused(answer.status, body, _JSON, target=target.name, retry_after=wait)
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
-        return ollama_reply.models(await self._endpoint.get_json("/api/tags", self._models_ttl))
+        if self._settings.models is not None:
+            return [{"id": name} for name in self._settings.models]
+        return ollama_reply.models(await self._endpoint.get_json("/api/tags", self._provider.models_ttl))
 
     @hookimpl
     async def check_health(self) -> str | None:
@@ -161,18 +132,6 @@ class Plugin:
 def _include_usage(body: Mapping[str, Any]) -> bool:
     options = body.get("stream_options")
     return isinstance(options, dict) and bool(options.get("include_usage"))
-
-
-async def _in_turns(steps: Generator[None, None, _Result]) -> _Result:
-    """Run a long computation in pieces, between which the event loop serves others."""
-    while True:
-        try:
-            for _ in range(_STEPS):
-                next(steps)
-        except StopIteration as end:
-            result: _Result = end.value
-            return result
-        await asyncio.sleep(0)
 
 
 async def _events(exchange: Exchange, answer: Answer, stream: ollama_reply.Stream) -> AsyncIterator[bytes]:

@@ -17,7 +17,7 @@ from gateway.dialects import openai_chat_provider as dialect
 from gateway.dialects.presets import PRESETS, Preset
 from gateway.errors import InvalidRequest, UpstreamProtocolError
 from gateway.http_provider import HttpProvider, HttpSettings, path_of
-from gateway.translation import answered, chat_of, counted, streamed
+from gateway.translation import answered, chat_of, counted, embedded, embeddings_of, streamed
 
 
 def _is_preset(_: Settings, attribute: attrs.Attribute[str | None], value: str | None) -> None:
@@ -79,7 +79,14 @@ class Plugin:
             )
         if surface.counts:
             return await counted(exchange)
+        if surface.embeds:
+            return await self._embed(exchange, target)
         return await self._translated(exchange, target)
+
+    async def _embed(self, exchange: Exchange, target: Target) -> Reply:
+        request = {**await embeddings_of(exchange), "model": self._http.model(exchange, target)}
+        answer = await self._http.ask(exchange, "/embeddings", request, dialect.error_to_chat)
+        return await embedded(exchange, await answer.read(), None)
 
     def _edits(self, exchange: Exchange) -> dict[str, bytes]:
         """Ask for the usage of a stream whose client does not."""

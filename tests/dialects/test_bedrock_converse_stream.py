@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from itertools import pairwise
@@ -163,6 +164,15 @@ def test_a_stream_that_is_cut_is_never_complete(case: str) -> None:
             decoder.end()
 
 
+def test_the_last_event_is_the_usage() -> None:
+    events = STREAMS["text"]["input"]
+    decoder = Decoder()
+    decoder.feed(eventstream(events[:-1]))
+    assert not decoder.done, "whoever stops reading here loses the usage"
+    decoder.feed(eventstream(events[-1:]))
+    assert decoder.done
+
+
 def test_a_stream_without_usage_is_complete() -> None:
     chunks = decoded([eventstream([["messageStop", {"stopReason": "end_turn"}]])])
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == ["stop"]
@@ -226,3 +236,37 @@ def test_errors(test_data: Recordings) -> None:
     assert error_status(424, "ModelErrorException") == 502
     assert error_status(408, "ModelTimeoutException:http://x") == 504
     assert error_status(418, "") == 418
+
+
+WORDS = [
+    "output", "message", "content", "text", "toolUse", "toolUseId", "name", "input", "reasoningContent", "delta",
+    "reasoningText", "redactedContent", "signature", "contentBlockIndex", "start", "stopReason", "usage", "inputTokens",
+    "citationsContent", "end_turn",
+]  # fmt: skip
+junk: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from(["", "x", *WORDS]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
+    max_leaves=12,
+)
+KINDS = ["messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(WORDS), junk, max_size=5)), max_size=4)
+)
+def test_no_event_breaks_more_than_its_stream(events: list[Any]) -> None:
+    types = pytest.importorskip("openai.types.chat", reason="the openai SDK is not installed")
+    decoder = Decoder()
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        for chunk in decoder.feed(eventstream(events)):
+            types.ChatCompletionChunk.model_validate(chunk, strict=True)
+
+
+@given(st.dictionaries(st.sampled_from(WORDS), junk, max_size=5))
+def test_no_answer_breaks_more_than_its_exchange(body: dict[str, Any]) -> None:
+    types = pytest.importorskip("openai.types.chat", reason="the openai SDK is not installed")
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        reply_to_chat(body)
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        made = reply_to_chat({"output": {"message": {"content": [body, body]}}, "stopReason": "end_turn"})
+        types.ChatCompletion.model_validate(made, strict=True)

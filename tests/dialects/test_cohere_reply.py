@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from itertools import pairwise
@@ -196,3 +197,37 @@ def test_errors(test_data: Recordings) -> None:
     assert code == "model_not_found" and message.startswith("model 'nonexistent' not found")
     assert error_to_chat(500, b"<html>") == ("provider_error", "The provider answered 500.")
     assert [error_status(status) for status in (498, 499, 429)] == [401, 502, 429]
+
+
+WORDS = [
+    "message", "content", "text", "type", "thinking", "tool_calls", "id", "function", "name", "arguments", "tool_plan",
+    "index", "delta", "finish_reason", "usage", "billed_units", "input_tokens", "citations", "COMPLETE",
+]  # fmt: skip
+junk: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from(["", "x", *WORDS]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
+    max_leaves=12,
+)
+KINDS = ["message-start", "content-start", "content-delta", "tool-plan-delta", "tool-call-start", "tool-call-delta",
+         "tool-call-end", "citation-start", "message-end"]  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(WORDS), junk, max_size=5)), max_size=4)
+)
+def test_no_event_breaks_more_than_its_stream(events: list[Any]) -> None:
+    types = pytest.importorskip("openai.types.chat", reason="the openai SDK is not installed")
+    decoder = Decoder()
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        for chunk in decoder.feed(sse({**content, "type": kind} for kind, content in events)):
+            types.ChatCompletionChunk.model_validate(chunk, strict=True)
+
+
+@given(st.dictionaries(st.sampled_from(WORDS), junk, max_size=5))
+def test_no_answer_breaks_more_than_its_exchange(body: dict[str, Any]) -> None:
+    types = pytest.importorskip("openai.types.chat", reason="the openai SDK is not installed")
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        reply_to_chat(body)
+    with contextlib.suppress(UpstreamProtocolError, StreamError):
+        made = reply_to_chat({"message": body, "finish_reason": "COMPLETE"})
+        types.ChatCompletion.model_validate(made, strict=True)

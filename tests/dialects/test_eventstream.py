@@ -59,6 +59,14 @@ def test_what_is_encoded_is_read_again_however_it_is_cut(expected: list[Any], da
     assert splitter.rest == b""
 
 
+@given(messages)
+def test_botocore_reads_what_is_encoded(expected: list[Any]) -> None:
+    botocore = pytest.importorskip("botocore.eventstream", reason="botocore is not installed")
+    buffer = botocore.EventStreamBuffer()
+    buffer.add_data(b"".join(encode(headers, payload) for headers, payload in expected))
+    assert [(each.headers, each.payload) for each in buffer] == expected
+
+
 @pytest.mark.parametrize("name", RECORDED)
 def test_recordings_at_every_split_point(test_data: Recordings, name: str) -> None:
     for interaction in test_data.interactions(name):

@@ -32,6 +32,7 @@ from gateway.testing import (
 )
 from gateway.testing.answers import JSON, SSE, USAGE
 from gateway.testing.wire import encode_head, json_bytes
+from tests.contract.provider import ProviderContract
 
 KEY = "sk-canary-of-the-provider"
 OTHER = "azure-style-canary-key"
@@ -59,6 +60,27 @@ targets = [{ provider = "stub", model = "real-name" }]
 targets = [{ provider = "quiet" }]
 """
 STREAM: dict[str, Any] = {"stream": True}
+
+
+class TestContract(ProviderContract):
+    type = "openai_compat"
+    path = "/v1"
+
+    def answer(self) -> Any:
+        return chat_body("Hello", usage=USAGE)
+
+    def pieces(self) -> list[bytes]:
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "Hel"}, {"content": "lo"}, {}]
+        chunks: list[dict[str, Any]] = [
+            {"choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]} for delta in deltas
+        ]
+        return [event(each) for each in (*chunks, {"choices": [], "usage": USAGE}, b"[DONE]")]
+
+    def refusal(self, status: int, message: str) -> Script:
+        return error(status, message, headers={"Retry-After": "0"})
+
+    def failure(self) -> bytes | None:
+        return event({"error": {"message": "It broke."}})
 
 
 @pytest.fixture(scope="module")
