@@ -210,11 +210,11 @@ class Decoder:
 
 def _finish(told: Mapping[str, Any]) -> dict[str, str]:
     reason = told.get("finish_reason")
+    if not isinstance(reason, str):
+        raise _no_answer()
     if reason in _FAILURES:
         said = told.get("error")
         raise StreamError(_FAILURES[reason], reason.lower(), said if isinstance(said, str) else "The model failed.")
-    if not isinstance(reason, str):
-        raise _no_answer()
     return {"finish_reason": _REASONS.get(reason, "stop"), "native_finish_reason": reason}
 
 

@@ -24,6 +24,7 @@ _PRELUDE = struct.Struct(">II")
 _CRC = struct.Struct(">I")
 _FRAME = 16  # bytes of prelude, its CRC and the CRC of the message
 _STRING = 7
+_KNOWN = 32
 # Type of a header's value → how many bytes it has, and what they mean.
 _FIXED: dict[int, tuple[int, Callable[[bytes], Any]]] = {
     0: (0, lambda raw: True),
@@ -50,7 +51,7 @@ _LONGEST_MESSAGE = 1000  # characters of an upstream's error text that are passe
 
 
 class Message(NamedTuple):
-    headers: dict[str, Any]
+    headers: Mapping[str, Any]
     payload: bytes
 
 
@@ -69,11 +70,12 @@ def _encode_header(name: bytes, value: bytes) -> bytes:
 class MessageSplitter:
     """Cuts a stream into its messages. Memory and time are linear in the size of one message."""
 
-    __slots__ = ("_buffer", "_limit", "_wanted")
+    __slots__ = ("_buffer", "_headers", "_limit", "_wanted")
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._buffer = bytearray()
+        self._headers: dict[bytes, dict[str, Any]] = {}  # read once: a stream has a handful of different ones
         self._wanted = 0  # bytes of the message that has begun; 0 while its prelude is not complete
 
     def feed(self, block: bytes) -> list[Message]:
@@ -91,7 +93,7 @@ class MessageSplitter:
                 self._wanted = self._length(buffer, start)
             if not self._wanted or len(buffer) - start < self._wanted:
                 break
-            messages.append(_message(bytes(buffer[start : start + self._wanted])))
+            messages.append(self._message(bytes(buffer[start : start + self._wanted])))
             start += self._wanted
             self._wanted = 0
         del buffer[:start]
@@ -113,17 +115,22 @@ class MessageSplitter:
             raise malformed()
         return int(total)
 
-
-def _message(raw: bytes) -> Message:
-    (checksum,) = _CRC.unpack_from(raw, len(raw) - _CRC.size)
-    if crc32(raw[: -_CRC.size]) != checksum:
-        raise malformed()
-    begin = _FRAME - _CRC.size
-    end = begin + _PRELUDE.unpack_from(raw)[1]
-    try:
-        return Message(_headers(raw[begin:end]), raw[end : -_CRC.size])
-    except (IndexError, KeyError, ValueError) as error:
-        raise malformed() from error
+    def _message(self, raw: bytes) -> Message:
+        (checksum,) = _CRC.unpack_from(raw, len(raw) - _CRC.size)
+        if crc32(raw[: -_CRC.size]) != checksum:
+            raise malformed()
+        begin = _FRAME - _CRC.size
+        end = begin + _PRELUDE.unpack_from(raw)[1]
+        fields = raw[begin:end]
+        headers = self._headers.get(fields)
+        if headers is None:
+            try:
+                headers = _headers(fields)
+            except (IndexError, KeyError, ValueError) as error:
+                raise malformed() from error
+            if len(self._headers) < _KNOWN:
+                self._headers[fields] = headers
+        return Message(headers, raw[end : -_CRC.size])
 
 
 def _headers(raw: bytes) -> dict[str, Any]:

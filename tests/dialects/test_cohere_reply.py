@@ -167,7 +167,7 @@ def test_a_whole_answer_that_says_it_failed() -> None:
     "body",
     [{}, {"message": "x"}, {"message": {"content": [{}]}, "finish_reason": "COMPLETE"}, {"message": {"content": []}},
      {"message": {"content": [{"type": "text", "text": 1}]}, "finish_reason": "COMPLETE"},
-     {"message": {"tool_calls": [{}]}, "finish_reason": "TOOL_CALL"}],
+     {"message": {"tool_calls": [{}]}, "finish_reason": "TOOL_CALL"}, {"message": {}, "finish_reason": []}],
 )  # fmt: skip
 def test_what_is_no_answer(body: Any) -> None:
     with pytest.raises(UpstreamProtocolError, match="not what Cohere answers"):
