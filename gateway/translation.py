@@ -89,6 +89,8 @@ async def answered(
     raw = await answer.read()
     try:
         body = orjson.loads(raw)
+        if not isinstance(body, dict):
+            raise UpstreamProtocolError("The provider's answer is not an object.")
         chat = to_chat(body)
     except StreamError as error:
         raise refused(exchange, error.status, error.code, error.message) from error
