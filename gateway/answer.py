@@ -55,12 +55,13 @@ class Answer:
         """Body bytes as they arrive, undecoded. Raises ``UpstreamError`` when the answer is cut or stalls."""
         content = self._content
         guard = self._exchange.guard if self._exchange is not None else None
+        idle, stalled = self._idle, self._stalled
         try:
             while True:
                 if self._limited:
                     self._arm(guard)
                 elif guard is not None:
-                    guard.arm(self._idle, self._stalled)
+                    guard.arm(idle, stalled)
                 block = await content.readany()
                 if not block:
                     return

@@ -197,18 +197,18 @@ class Dispatcher:
         stamp(exchange, reply)
         return reply
 
-    async def _send(self, request: web.Request, exchange: Exchange, reply: Reply) -> web.StreamResponse:
+    def _send(self, request: web.Request, exchange: Exchange, reply: Reply) -> Awaitable[web.StreamResponse]:
         if self.draining or not self._intake.consumed(request):
             # Where the body was refused unread, no more of it is wanted on this connection.
             reply.headers["connection"] = "close"
         if reply.stream is None:
             exchange.usage = exchange.usage or reply.usage
-            return await relay.send_whole(request, exchange, reply, self._reader_timeout)
+            return relay.send_whole(request, exchange, reply, self._reader_timeout)
         events = is_events(reply)
         if events:
             reply.headers["cache-control"] = "no-cache, no-transform"
             reply.headers["x-accel-buffering"] = "no"
-        return await relay.send_stream(request, exchange, reply, reply.stream, events, self._reader_timeout)
+        return relay.send_stream(request, exchange, reply, reply.stream, events, self._reader_timeout)
 
     async def _finish(self, exchange: Exchange) -> None:
         """Every on_finish, once, whatever the others do and also when the client's leaving cancels us meanwhile."""

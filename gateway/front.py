@@ -297,12 +297,15 @@ def refusal(error: GatewayError, request_id: str = "") -> web.Response:
 def _well_framed(front: Front) -> Handler:
     """The routes of ``front`` for requests that every server reads alike; asked before any route is looked for."""
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+    def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         message = request._message
         wrong = misframed(message)
         if wrong is None:
             # Most requests need no more than this one look-up.
-            return await front.exact.get((message.method, message.path), front.handler)(request)
+            return front.exact.get((message.method, message.path), front.handler)(request)
+        return refused(request, wrong)
+
+    async def refused(request: web.BaseRequest, wrong: GatewayError) -> web.StreamResponse:
         request._version = HttpVersion11  # the answer's status line would repeat the client's
         request.protocol._lingering_time = 0.0  # where this request's body ends is not sure
         return refusal(wrong)

@@ -151,31 +151,27 @@ async def _send_blocks(
             first, reply.first = reply.first, b""
             await _send_block(response, exchange, first, reply.taps, reader_timeout)
             del first
+        taps, protocol = reply.taps, request.protocol
+        writer = response._payload_writer
+        is_chunked = isinstance(writer, StreamWriter) and writer.chunked
         async for block in blocks:
-            if not exchange.first_byte or not _write_chunk(request, response, block):
-                await _send_block(response, exchange, block, reply.taps, reader_timeout)
+            size = len(block)
+            if not (is_chunked and exchange.first_byte) or protocol.writing_paused or size > _PIECE:
+                # aiohttp's writer has to wait, or to do more than what follows.
+                await _send_block(response, exchange, block, taps, reader_timeout)
                 continue
-            exchange.reply_bytes += len(block)
-            for tap in reply.taps:
-                tap(block)
+            transport = protocol.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            outbox.write(transport, b"%x\r\n%b\r\n" % (size, block))
+            exchange.reply_bytes += size
+            if taps:
+                for tap in taps:
+                    tap(block)
     except InBandError as error:
         if not error.orderly:
             raise
         _failed(exchange, error)
-
-
-def _write_chunk(request: web.Request, response: web.StreamResponse, block: bytes) -> bool:
-    """Write a block as one HTTP chunk at once; ``False`` where aiohttp's writer has to wait or to do more than that."""
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("the client is gone")
-    writer = response._payload_writer
-    if not (isinstance(writer, StreamWriter) and writer.chunked) or request.protocol.writing_paused:
-        return False
-    if len(block) > _PIECE:
-        return False
-    outbox.write(transport, b"%x\r\n%b\r\n" % (len(block), block))
-    return True
 
 
 async def _send_block(

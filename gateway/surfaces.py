@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import attrs
@@ -103,7 +103,7 @@ def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
     exact: dict[tuple[str, str], Handler] = {}
 
     def add(method: str, path: str, handler: Handler) -> None:
-        router.add_route(method, path, handler, expect_handler=_no_early_continue)
+        router.add_route(method, path, _coroutine(handler), expect_handler=_no_early_continue)
         if method != "*" and "{" not in path:
             exact[method, path] = handler
 
@@ -123,7 +123,7 @@ def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
         for route in item:
             # Not by way of the exact routes: a plugin's handler may look at match_info and app.
             handler = run(_PLUGIN, _plugin_answer(route.handler))
-            router.add_route(route.method, route.path, handler, expect_handler=_no_early_continue)
+            router.add_route(route.method, route.path, _coroutine(handler), expect_handler=_no_early_continue)
     add("*", "/{tail:.*}", run(_NOWHERE, _upgrade_or(_nowhere)))
     application.freeze()
     return Routes(application, exact)
@@ -150,12 +150,21 @@ def _add_surfaces(add: _Add, run: _Run, dispatcher: Dispatcher) -> None:
             add(method, f"/openai/deployments/{{model}}{pattern}", _deployment(dispatcher, surface))
 
 
+def _coroutine(handler: Handler) -> Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]:
+    """What aiohttp's router takes; the exact routes do without this layer."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await handler(request)
+
+    return handle
+
+
 def _exchange(dispatcher: Dispatcher, surface: Surface, answer: Answer | None) -> Handler:
     """The handler of one route: what is decided here is decided once."""
     variable = "{tail" in surface.path
 
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await dispatcher.run(request, surface, raw_tail(request) if variable else "", answer)
+    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
+        return dispatcher.run(request, surface, raw_tail(request) if variable else "", answer)
 
     return handle
 
