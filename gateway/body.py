@@ -111,7 +111,7 @@ class Payload:
         return self._tree
 
     def fold(self) -> None:
-        """Let go of what was made of ``raw``; who asks later has it made again. Many long streams hold many bodies."""
+        """Let go of what was made of ``raw``; who asks for it has it made again. Long streams hold many bodies."""
         if self._tree is not None and not self._fields:
             self._tree = None
 
