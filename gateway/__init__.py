@@ -3,7 +3,7 @@
 from gateway.config import Duration, Secret, Size, Timeouts
 from gateway.exchange import Event, Exchange, Principal, Reply, Surface, Target, Usage
 from gateway.hookspecs import hookimpl
-from gateway.plugins import Runtime
+from gateway.runtime import Runtime
 
 __all__ = [
     "Duration",

@@ -126,7 +126,8 @@ class Answer:
         left = min(self._first_by, self._deadline) - monotonic()
         if left <= 0:
             raise self._silent()
-        guard.arm(left, self._silent)
+        if guard is not None:
+            guard.arm(left, self._silent)
 
     def _silent(self) -> UpstreamError:
         return UpstreamTimeout("The provider did not answer in time.", target=self._name)

@@ -19,7 +19,7 @@ from gateway.exchange import Event, Exchange, Reply, Target
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from gateway.plugins import Runtime
+    from gateway.runtime import Runtime
 
 PROJECT = "hookgate"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -14,8 +14,8 @@ from gateway.dialects.capabilities import Capabilities
 from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.exchange import Exchange, Reply, Target
 from gateway.headers import to_client
-from gateway.plugins import Runtime
 from gateway.retry import retry_after
+from gateway.runtime import Runtime
 from gateway.secret import Secret
 from gateway.settings import Timeouts
 from gateway.tails import safe_tail

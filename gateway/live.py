@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from gateway.config import Admin
-from gateway.plugins import Runtime
+from gateway.runtime import Runtime
 from gateway.upstream import Upstream
 
 WAIT = aiohttp.ClientTimeout(total=3.0, sock_connect=1.0)

@@ -128,7 +128,10 @@ async def _encoded(
         if not ended:
             yield _last(decoder, encoder)
     except StreamError as error:
-        raise refused(exchange, error.status, error.code, error.message) from error
+        refusal = refused(exchange, error.status, error.code, error.message)
+        if exchange.committed and refusal.http_status == error.status:  # else it is our own credential's affair
+            refusal.message = f"The provider reported an error: {error.message}"
+        raise refusal from error
     finally:
         exchange.usage = decoder.usage or exchange.usage
 

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -218,28 +217,3 @@ async def test_plugins_are_given_what_is_known_of_the_targets_under_the_configur
     assert not state.withdraw(1.0)
     state.failed(state.begin(1.0), 1.0)
     assert not state.admits(1.0)
-
-
-async def test_what_is_kept_outlives_a_reload_and_not_a_change_of_code(tmp_path: Path) -> None:
-    settings, _ = config.load(tmp_path / "none.toml", {})
-    upstream = Upstream(settings.pool)
-    try:
-        first = plugins.Runtime(settings, upstream)
-        meters: dict[str, int] = first.named("limit", "code 1").keep("meters", dict)
-        assert first.named("limit", "code 1").keep("meters", dict) is meters
-        second = plugins.Runtime(settings, upstream, kept_before=dict(first.kept))
-        assert second.named("limit", "code 2").keep("meters", dict) is not meters
-        assert second.named("other", "code 1").keep("meters", dict) is not meters
-        assert second.named("limit", "code 1").keep("others", dict) is not meters
-        assert second.named("limit", "code 1").keep("meters", dict) is meters
-    finally:
-        await upstream.close()
-
-
-def test_hook_times_go_on_and_those_of_lost_plugins_go() -> None:
-    before = plugins.HookStats()
-    before.stat("a", "on_request").lap(perf_counter() - 0.5)
-    before.stat("b", "on_request").lap(perf_counter() - 0.5)
-    after = plugins.HookStats(before)
-    assert after.stat("a", "on_request").runs == 1
-    assert [key for key, _ in after.items()] == [("a", "on_request")]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from gateway.exchange import Exchange
-from gateway.plugins import Call, Plugins, Stat
+from gateway.plugins import Call, Plugins
+from gateway.runtime import Stat
 
 
 class LocalGateway:

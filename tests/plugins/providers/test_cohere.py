@@ -63,6 +63,11 @@ class TestContract(ProviderContract):
 
 
 CONFIG = """
+[retry]
+attempts = 1
+[breaker]
+failures = 0
+error_rate = 0
 [providers.cohere]
 type = "cohere"
 base_url = "http://127.0.0.1:$port"
