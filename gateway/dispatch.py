@@ -48,7 +48,7 @@ class Dispatcher:
         self.draining = False
         """The gateway is stopping: connections close behind their answers."""
         self._finishing: set[asyncio.Future[Any]] = set()
-        self._intake = Intake(config.server)
+        self._intake = Intake(config.server, config.models)
         self._watchdog = watchdog
         self.attempts = Attempts(config, plugins, router, self._observer if plugins.on_event else None)
 
@@ -200,7 +200,7 @@ class Dispatcher:
         if reply.stream is None:
             exchange.usage = exchange.usage or reply.usage
             return await relay.send_whole(request, exchange, reply)
-        events = is_events(reply)
+        events = is_events(reply, exchange.surface)
         if events:
             reply.headers["cache-control"] = "no-cache, no-transform"
             reply.headers["x-accel-buffering"] = "no"

@@ -101,7 +101,10 @@ def refused(exchange: Exchange, status: int, code: str, message: str, **more: An
     """A provider's refusal, told in the client's dialect."""
     body = registry.client(exchange.surface.dialect).error_body(status, code, message, exchange.id)
     target = exchange.target.name if exchange.target is not None else None
-    return UpstreamRefused(status, body, _JSON, target=target, **more)
+    error = UpstreamRefused(status, body, _JSON, target=target, **more)
+    if error.http_status == status:
+        error.message = message  # what a stream that has begun ends with; of our own credential nothing is told
+    return error
 
 
 async def embeddings_of(exchange: Exchange) -> dict[str, Any]:
