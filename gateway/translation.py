@@ -1,7 +1,8 @@
 """Between a client's dialect and a provider's: the request as canonical Chat, the answer back, event by event.
 
 A provider that speaks the client's own dialect passes bytes through and needs nothing of this. Any other asks for
-``chat_of(exchange)`` and answers with ``whole`` or ``streamed``; for embeddings, ``embeddings_of`` and ``embedded``.
+``chat_of(exchange)`` and answers with ``whole``, ``streamed`` or ``told``; for embeddings, ``embeddings_of`` and
+``embedded``.
 """
 
 from __future__ import annotations
@@ -90,6 +91,20 @@ async def _encoded(
         raise refused(exchange, error.status, error.code, error.message) from error
     finally:
         exchange.usage = decoder.usage or exchange.usage
+
+
+async def told(exchange: Exchange, chunks: AsyncIterator[dict[str, Any]], usage: Usage | None) -> Reply:
+    """Canonical chunks, made here and complete when they end, as the client's stream."""
+    dialect = registry.client(exchange.surface.dialect)
+    stream = _told(chunks, dialect.encoder((await exchange.read()).json()))
+    return Reply(200, {"content-type": dialect.media}, stream=stream, usage=usage)
+
+
+async def _told(chunks: AsyncIterator[dict[str, Any]], encoder: registry.Encoder) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        if events := encoder.feed(chunk):
+            yield events
+    yield encoder.end()
 
 
 def _last(decoder: Decoder, encoder: registry.Encoder) -> bytes:

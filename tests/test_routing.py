@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -291,3 +292,45 @@ async def test_the_log_says_where_a_list_could_not_be_had(tmp_path: Path, caplog
     logged = next(line for line in caplog.messages if "provider off" in line)
     assert "cannot be reached" in logged and "127.0.0.1:9 " in logged
     assert "model list of provider down: no list" in caplog.messages
+
+
+TAGGED = f"""
+[keys.all]
+sha256 = "{hashlib.sha256(KEYS["all"].encode()).hexdigest()}"
+[keys.some]
+sha256 = "{hashlib.sha256(KEYS["some"].encode()).hexdigest()}"
+models = ["plain", "exact:latest"]
+[providers.a]
+type = "echo"
+model = "listed:latest"
+[providers.b]
+type = "echo"
+model = "plain"
+[models."exact:latest"]
+targets = [{{ provider = "a", model = "exact" }}]
+[models.exact]
+targets = [{{ provider = "b", model = "other" }}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "target"),
+    [
+        ("all", "plain", "b"), ("all", "plain:latest", "b"), ("all", "a/x:latest", "a/x"),
+        ("all", "listed:latest", "a/listed:latest"), ("all", "listed", "a/listed:latest"),
+        ("all", "exact:latest", "a/exact"), ("all", "exact", "b/other"), ("all", "plain:8b", None),
+        ("some", "plain:latest", "b"), ("some", "exact:latest", "a/exact"), ("some", "exact", None),
+        ("some", "listed:latest", None),
+    ],
+)  # fmt: skip
+async def test_clients_of_ollama_may_put_latest_behind_a_name_without_a_tag(
+    tmp_path: Path, key: str, model: str, target: str | None
+) -> None:
+    async with LocalGateway(tmp_path, TAGGED) as gateway:
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+        headers = {"Authorization": f"Bearer {KEYS[key]}", "Content-Type": "application/json"}
+        reply = await fetch(f"{gateway.url}/api/chat", "POST", headers, json.dumps(body).encode())
+        assert reply.header("x-gateway-target") == target
+        assert (reply.status == 200) is (target is not None)
+        if target is not None:
+            assert reply.json["model"] == model, "Ollama answers by the name it was asked by"
