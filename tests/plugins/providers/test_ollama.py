@@ -37,14 +37,15 @@ COUNTS = {"done": True, "done_reason": "stop", "prompt_eval_count": 26, "eval_co
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 CONFIG = """
+[plugins]
+folders = ["$plugins"]
+chain = ["spy"]
+
 [retry]
 attempts = 1
 [breaker]
 failures = 0
 error_rate = 0
-[plugins]
-folders = ["$plugins"]
-chain = ["spy"]
 
 [providers.ollama]
 type = "ollama"
@@ -343,7 +344,8 @@ async def test_an_error_that_shows_our_credential_is_not_passed_on(
 async def test_a_retry_after_reaches_the_client(gateway: GatewayProcess, ollama: ScriptedUpstream, value: str) -> None:
     headers = {"Content-Type": "application/json", "Retry-After": value}
     ollama.script = whole(429, {"error": "too many"}, headers)
-    reply = await fetch_chat(gateway.url, f"ollama/busy-{value}")  # it rests for 7 s
+    # A target of its own: what a 429 keeps away must not be the next test's calls.
+    reply = await fetch_chat(gateway.url, f"ollama/llama3:{value}")
     assert (reply.status, reply.header("retry-after")) == (429, "7")
     assert reply.json["error"]["type"] == "rate_limit_error"
 
