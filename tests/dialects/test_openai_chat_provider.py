@@ -163,7 +163,7 @@ def test_recorded_streams_come_out_alike_however_they_are_cut(
         assert call[0] and call[1] == "llm_version"
         assert call[2] in ("", "{}")
     else:
-        assert len(said["content"]) > 20
+        assert said["content"]
         assert not said["calls"]
 
 
