@@ -12,17 +12,28 @@ from gateway.dialects.openai_chat import ChatStream, PlainStream
 from gateway.dialects.registry import client
 from gateway.errors import UpstreamProtocolError, UpstreamRefused
 from gateway.events import EventStream, InBandError, StreamReader
-from gateway.exchange import Event, Exchange, Reply
+from gateway.exchange import Event, Exchange, Reply, Surface
 
 HELD = 1 << 16
 """Bytes of opening frames, pings and comments that are held; beyond them the stream is the client's."""
 _EVENTS = "text/event-stream"
+_LINES = "application/x-ndjson"
 _JSON = {"content-type": "application/json"}
 
 
-def is_events(reply: Reply) -> bool:
-    """Whether the reply is a stream of server-sent events."""
-    return reply.status == 200 and reply.headers.get("content-type", "").lower().startswith(_EVENTS)
+def is_events(reply: Reply, surface: Surface) -> bool:
+    """Whether the reply is a stream of server-sent events, or of lines where the surface's dialect streams so."""
+    return _kind(reply, surface) is not None
+
+
+def _kind(reply: Reply, surface: Surface) -> str | None:
+    if reply.status != 200:
+        return None
+    kind = reply.headers.get("content-type", "").lower()
+    if kind.startswith(_EVENTS):
+        return _EVENTS
+    # Elsewhere lines are data: a file, or the results of a batch.
+    return _LINES if surface.chat and kind.startswith(_LINES) else None
 
 
 async def committed(exchange: Exchange, reply: Reply, observer: Callable[[Event], None] | None) -> Reply:
@@ -30,7 +41,8 @@ async def committed(exchange: Exchange, reply: Reply, observer: Callable[[Event]
 
     Raises ``UpstreamError`` when the stream breaks, stalls, ends or tells an error before that.
     """
-    if not is_events(reply):
+    kind = _kind(reply, exchange.surface)
+    if kind is None:
         exchange.committed = True
         return reply
     if reply.headers.get("content-encoding", "identity") != "identity":
@@ -38,7 +50,7 @@ async def committed(exchange: Exchange, reply: Reply, observer: Callable[[Event]
         raise UpstreamProtocolError("The provider compressed a stream.")
     assert reply.stream is not None
     reader = _reader(exchange)
-    events = EventStream(reply.stream, reader, reply.terminated, observer)
+    events = EventStream(reply.stream, reader, reply.terminated, observer, lines=kind is _LINES)
     blocks = events.blocks()
     held: list[bytes] = []
     size = 0

@@ -49,7 +49,7 @@ class Dispatcher:
         self.draining = False
         """The gateway is stopping: connections close behind their answers."""
         self._finishing: set[asyncio.Future[Any]] = set()
-        self._intake = Intake(config.server)
+        self._intake = Intake(config.server, config.models)
         self._reader_timeout = config.server.reader_timeout
         self._watchdog = watchdog
         self._strict = config.strict
@@ -204,7 +204,7 @@ class Dispatcher:
         if reply.stream is None:
             exchange.usage = exchange.usage or reply.usage
             return relay.send_whole(request, exchange, reply, self._reader_timeout)
-        events = is_events(reply)
+        events = is_events(reply, exchange.surface)
         if events:
             reply.headers["cache-control"] = "no-cache, no-transform"
             reply.headers["x-accel-buffering"] = "no"

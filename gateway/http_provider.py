@@ -130,7 +130,7 @@ class HttpProvider:
         kind = answer.headers.get("Content-Type", "").lower()
         if kind.startswith("application/json") and (length is None or int(length) <= HOLD):
             return Reply(answer.status, headers, answer.arrived() or await answer.read())
-        if length is not None and not kind.startswith("text/event-stream"):
+        if length is not None and not kind.startswith(("text/event-stream", "application/x-ndjson")):
             headers["Content-Length"] = length  # events may be taken out or added
         return Reply(answer.status, headers, stream=answer.chunks(), close=answer.close, terminated=terminated)
 

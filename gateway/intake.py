@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import monotonic
 from typing import Any
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gateway import body as bodies
 from gateway.config import Server
+from gateway.dialects.ollama_models import LATEST
 from gateway.errors import (
     Forbidden,
     GatewayError,
@@ -74,7 +75,9 @@ class StreamedBody:
 class Intake:
     """Reads requests for the dispatcher, by the limits of ``[server]``."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, names: Container[str] = ()) -> None:
+        """``names`` are the configured models."""
+        self._names = names
         self._max_body = server.max_body
         self._progress = server.body_timeout
         self._total = server.body_total
@@ -119,8 +122,19 @@ class Intake:
         if len(raw) > self._max_body:
             raise self._too_large()
         payload = bodies.parse_small(raw)
-        _admit(exchange, payload)
+        self._admit(exchange, payload)
         return payload
+
+    def _admit(self, exchange: Exchange, payload: Any) -> None:
+        # One that the path names comes first.
+        model = payload.model if exchange.model is None else bodies.checked_model(exchange.model)
+        if model is not None:
+            if model.endswith(LATEST) and model not in self._names and exchange.surface.dialect.startswith("ollama"):
+                model = model.removesuffix(LATEST)  # which Ollama's clients put behind a name without a tag
+            authorise(exchange, model)
+            exchange.model = model
+        streams = exchange.surface.streams
+        exchange.stream = payload.stream if streams == "asked" else _streams(streams, payload)
 
     def _check(self, exchange: Exchange) -> None:
         request: web.Request = exchange.request
@@ -149,7 +163,7 @@ class Intake:
             elif exchange.principal is not None and not exchange.principal.allows(ANY):
                 # Some servers read JSON whatever its type says, and with it a model nobody has looked at.
                 raise Forbidden("This key may use certain models only, and a body of this type names none.")
-        _admit(exchange, payload)
+        self._admit(exchange, payload)
         return payload
 
     async def _json(self, exchange: Exchange) -> Any:
@@ -233,16 +247,6 @@ class Intake:
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The request body is larger than {self._max_body} bytes.")
-
-
-def _admit(exchange: Exchange, payload: Any) -> None:
-    # One that the path names comes first.
-    model = payload.model if exchange.model is None else bodies.checked_model(exchange.model)
-    if model is not None:
-        authorise(exchange, model)
-        exchange.model = model
-    streams = exchange.surface.streams
-    exchange.stream = payload.stream if streams == "asked" else _streams(streams, payload)
 
 
 def _streams(kind: str, payload: Any) -> bool:

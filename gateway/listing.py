@@ -11,7 +11,8 @@ import orjson
 
 from gateway.dialects.anthropic_client import model_from_chat, models_from_chat
 from gateway.dialects.gemini_models import model_body, models_body
-from gateway.errors import ModelNotFound
+from gateway.dialects.ollama_models import LATEST, ps_body, show_body, tags_body, version_body
+from gateway.errors import InvalidRequest, ModelNotFound
 from gateway.exchange import Exchange, Reply
 from gateway.routing import Router
 
@@ -38,6 +39,18 @@ class Listing:
         """``GET /v1beta/models``."""
         return await self._answer(exchange, models_body, model_body)
 
+    async def tags(self, exchange: Exchange) -> Reply:
+        """``GET /api/tags`` of Ollama."""
+        return as_json(tags_body(await self.models(exchange)))
+
+    async def show(self, exchange: Exchange) -> Reply:
+        """``POST /api/show`` of Ollama; older clients send the model as ``name``."""
+        payload = await exchange.read()
+        wanted = exchange.model or payload.get("name")
+        if not isinstance(wanted, str):
+            raise InvalidRequest("The request names no model.")
+        return as_json(show_body(_named(await self.models(exchange), wanted, wanted.removesuffix(LATEST))))
+
     async def models(self, exchange: Exchange) -> _Models:
         """What the caller may use, as OpenAI's model objects: configured names first."""
         listed: dict[str, dict[str, Any]] = {
@@ -60,11 +73,26 @@ class Listing:
         models = await self.models(exchange)
         if not exchange.tail:
             return as_json(several(models))
-        wanted = unquote(exchange.tail)
-        found = next((model for model in models if model["id"] == wanted), None)
-        if found is None:
-            raise ModelNotFound("The model does not exist or is not served here.")
-        return as_json(one(found))
+        return as_json(one(_named(models, unquote(exchange.tail))))
+
+
+async def version(exchange: Exchange) -> Reply:
+    """``GET /api/version`` of Ollama."""
+    return as_json(version_body())
+
+
+async def running(exchange: Exchange) -> Reply:
+    """``GET /api/ps`` of Ollama."""
+    return as_json(ps_body())
+
+
+def _named(models: _Models, *names: str) -> dict[str, Any]:
+    """The model of the first of the names that is known. Raises ``ModelNotFound``."""
+    for name in names:
+        for model in models:
+            if model["id"] == name:
+                return model
+    raise ModelNotFound("The model does not exist or is not served here.")
 
 
 def as_json(body: Any) -> Reply:

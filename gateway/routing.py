@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 from gateway.config import Config, Model
+from gateway.dialects.ollama_models import LATEST
 from gateway.errors import Forbidden, InvalidRequest, ModelNotFound, RouteNotFound
 from gateway.exchange import Exchange, Target
 from gateway.plugins import Call, Plugins
@@ -120,7 +121,8 @@ class Router:
             if self._default is None:
                 raise RouteNotFound("No provider serves this path.")
             return (Target(self._default),)
-        return await self._ordered(exchange, await self._resolve(model))
+        tags = exchange.surface.dialect.startswith("ollama")
+        return await self._ordered(exchange, await self._resolve(model, tags))
 
     async def _ordered(self, exchange: Exchange, candidates: Sequence[Target]) -> Sequence[Target]:
         """As a plugin with a ``select`` hook orders them, else by weighted chance."""
@@ -157,13 +159,16 @@ class Router:
         provider, slash, rest = model.partition("/")
         return (Target(provider, rest),) if slash and rest and provider in self._providers else None
 
-    async def _resolve(self, model: str) -> Sequence[Target]:
+    async def _resolve(self, model: str, tags: bool) -> Sequence[Target]:
+        """``tags``: a name without a tag may be listed with ``latest``, which was taken off it (``gateway.intake``)."""
         targets = self.written(model)
         if targets is not None:
             return targets
         found = await self.catalog.provider_of(model)
         if found is not None:
             return (Target(found),)
+        if tags and (found := await self.catalog.provider_of(model + LATEST)) is not None:
+            return (Target(found, model + LATEST),)
         if self._default is None:
             raise ModelNotFound("The model does not exist or is not served here.")
         return (Target(self._default),)

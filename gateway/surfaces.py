@@ -16,7 +16,7 @@ from gateway.exchange import Exchange, Reply, Surface
 from gateway.front import Handler
 
 _CHAT, _RESPONSES, _MESSAGES = "openai_chat", "openai_responses", "anthropic_messages"
-_GEMINI, _OLLAMA = "gemini", "ollama"
+_GEMINI, _OLLAMA, _GENERATE = "gemini", "ollama", "ollama_generate"
 
 PASSTHROUGH = Surface("passthrough", _CHAT, "{tail}", body="any")
 # (methods, path, surface); the caller's path below /v1 is the path below the provider's base_url.
@@ -56,7 +56,10 @@ ACTIONS = {
 }
 OLLAMA: tuple[tuple[str, Surface], ...] = (
     ("/api/chat", Surface("ollama_chat", _OLLAMA, "/api/chat", "json", True, chat=True, streams="unless")),
-    ("/api/generate", Surface("ollama_generate", _OLLAMA, "/api/generate", "json", True, chat=True, streams="unless")),
+    (
+        "/api/generate",
+        Surface("ollama_generate", _GENERATE, "/api/generate", "json", True, chat=True, streams="unless"),
+    ),
     ("/api/embed", Surface("ollama_embed", _OLLAMA, "/api/embed", "json", True, embeds=True)),
     ("/api/embeddings", Surface("ollama_embeddings", _OLLAMA, "/api/embeddings", "json", True, embeds=True)),
 )
@@ -73,6 +76,10 @@ _MODELS = Surface("models", _CHAT, "/models", "any")
 _MODEL = Surface("models", _CHAT, "/models/{tail}", "any")
 _GEMINI_MODELS = Surface("models", _GEMINI, "/models", "any")
 _GEMINI_MODEL = Surface("models", _GEMINI, "/models/{tail}", "any")
+_TAGS = Surface("models", _OLLAMA, "/api/tags", "any")
+_SHOW = Surface("models", _OLLAMA, "/api/show", "json")
+_VERSION = Surface("models", _OLLAMA, "/api/version", "any")
+_PS = Surface("models", _OLLAMA, "/api/ps", "any")
 _HEALTH = Surface("health", _CHAT, "/health", "any")
 _PLUGIN = Surface("plugin", _CHAT, "", "any")
 _NOWHERE = Surface("none", _CHAT, "", "any")
@@ -136,6 +143,10 @@ def _add_models(add: _Add, run: _Run, dispatcher: Dispatcher) -> None:
     add("GET", "/v1/models/{tail:.+}", run(_MODEL, catalog.by_headers))
     add("GET", "/v1beta/models", run(_GEMINI_MODELS, catalog.gemini))
     add("GET", "/v1beta/models/{tail:.+}", run(_GEMINI_MODEL, catalog.gemini))
+    add("GET", "/api/tags", run(_TAGS, catalog.tags))
+    add("POST", "/api/show", run(_SHOW, catalog.show))
+    add("GET", "/api/version", run(_VERSION, listing.version))
+    add("GET", "/api/ps", run(_PS, listing.running))
 
 
 def _add_surfaces(add: _Add, run: _Run, dispatcher: Dispatcher) -> None:
@@ -148,6 +159,8 @@ def _add_surfaces(add: _Add, run: _Run, dispatcher: Dispatcher) -> None:
             add(method, pattern, run(surface))
         if path in DEPLOYMENTS:
             add(method, f"/openai/deployments/{{model}}{pattern}", _deployment(dispatcher, surface))
+    for path, surface in OLLAMA:
+        add("POST", path, run(surface))
 
 
 def _coroutine(handler: Handler) -> Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]:

@@ -1,7 +1,8 @@
 """Between a client's dialect and a provider's: the request as canonical Chat, the answer back, event by event.
 
 A provider that speaks the client's own dialect passes bytes through and needs nothing of this. Any other asks for
-``chat_of(exchange)`` and answers with ``whole`` or ``streamed``; for embeddings, ``embeddings_of`` and ``embedded``.
+``chat_of(exchange)`` and answers with ``whole``, ``streamed`` or ``told``; for embeddings, ``embeddings_of`` and
+``embedded``.
 """
 
 from __future__ import annotations
@@ -136,6 +137,20 @@ async def _encoded(
         exchange.usage = decoder.usage or exchange.usage
 
 
+async def told(exchange: Exchange, chunks: AsyncIterator[dict[str, Any]], usage: Usage | None) -> Reply:
+    """Canonical chunks, made here and complete when they end, as the client's stream."""
+    dialect = registry.client(exchange.surface.dialect)
+    stream = _told(chunks, dialect.encoder((await exchange.read()).json()))
+    return Reply(200, {"content-type": dialect.media}, stream=stream, usage=usage)
+
+
+async def _told(chunks: AsyncIterator[dict[str, Any]], encoder: registry.Encoder) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        if events := encoder.feed(chunk):
+            yield events
+    yield encoder.end()
+
+
 def _last(decoder: Decoder, encoder: registry.Encoder) -> bytes:
     rest = decoder.end()
     return b"".join([*[encoder.feed(chunk) for chunk in rest], encoder.end()])
@@ -145,7 +160,10 @@ def refused(exchange: Exchange, status: int, code: str, message: str, **more: An
     """A provider's refusal, told in the client's dialect."""
     body = registry.client(exchange.surface.dialect).error_body(status, code, message, exchange.id)
     target = exchange.target.name if exchange.target is not None else None
-    return UpstreamRefused(status, body, _JSON, target=target, **more)
+    error = UpstreamRefused(status, body, _JSON, target=target, **more)
+    if error.http_status == status:
+        error.message = message  # what a stream that has begun ends with; of our own credential nothing is told
+    return error
 
 
 async def embeddings_of(exchange: Exchange) -> dict[str, Any]:

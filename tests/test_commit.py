@@ -17,8 +17,9 @@ from tests.support.exchanges import make_exchange
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 CHAT = chat_events(2)
 ERROR = event({"error": {"message": "too much", "type": "overloaded_error", "code": 529}})
-RESPONSES = Surface("responses", "openai_responses", "/responses")
+RESPONSES = Surface("responses", "openai_responses", "/responses", chat=True)
 AUDIO = Surface("audio", "openai_chat", "/audio/speech")
+OLLAMA = Surface("ollama_chat", "ollama", "/api/chat", chat=True)
 
 
 class Source:
@@ -198,13 +199,48 @@ async def test_an_observer_sees_the_held_events_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "events"),
+    ("status", "kind", "surface", "events"),
     [
-        (200, "text/event-stream", True),
-        (200, "Text/Event-Stream; charset=utf-8", True),
-        (200, "application/json", False),
-        (206, "text/event-stream", False),
+        (200, "text/event-stream", AUDIO, True),
+        (200, "Text/Event-Stream; charset=utf-8", RESPONSES, True),
+        (200, "application/json", RESPONSES, False),
+        (206, "text/event-stream", RESPONSES, False),
+        (200, "application/x-ndjson", OLLAMA, True),
+        (200, "application/x-ndjson", AUDIO, False),
     ],
 )
-def test_a_stream_of_events_says_so_in_its_head(status: int, kind: str, events: bool) -> None:
-    assert is_events(Reply(status, {"content-type": kind})) is events
+def test_a_stream_of_events_says_so_in_its_head(status: int, kind: str, surface: Surface, events: bool) -> None:
+    assert is_events(Reply(status, {"content-type": kind}), surface) is events
+
+
+LINES = [
+    b'{"message":{"role":"assistant","content":""},"done":false}\n',
+    b'{"message":{"role":"assistant","content":"Hi"},"done":false}\n',
+    b'{"message":{"role":"assistant","content":""},"done":true,"eval_count":2}\n',
+]
+
+
+async def commit_lines(*pieces: bytes) -> Reply:
+    reply = Reply(200, {"content-type": "application/x-ndjson"}, stream=Source(*pieces).stream())
+    return await committed(exchange_of(OLLAMA), reply, None)
+
+
+async def test_lines_are_held_like_events() -> None:
+    reply = await commit_lines(LINES[0], LINES[1][:9], LINES[1][9:], LINES[2].rstrip())
+    assert reply.first == LINES[0] + LINES[1]
+    assert await rest(reply) == LINES[2].rstrip()
+    assert reply.events.usage.output_tokens == 2
+
+
+async def test_an_error_line_is_the_answer_it_would_have_been() -> None:
+    with pytest.raises(UpstreamRefused) as refused:
+        await commit_lines(LINES[0], b'{"error":"out of memory","status":500}\n')
+    assert (refused.value.http_status, refused.value.body) == (500, b'{"error":"out of memory","status":500}')
+
+
+async def test_lines_without_the_last_are_not_whole() -> None:
+    reply = await commit_lines(*LINES[:2])
+    with pytest.raises(UpstreamProtocolError):
+        await rest(reply)
+    with pytest.raises(UpstreamProtocolError):
+        await commit_lines(LINES[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -317,3 +318,45 @@ def test_the_targets_a_configuration_names_are_known_by_the_names_they_are_calle
     assert named_targets(config) == {
         "a": Target("a"), "b": any_model, "c": Target("c"), "a/x": own, "b/second-1": Target("b", "second-1"),
     }  # fmt: skip
+
+
+TAGGED = f"""
+[keys.all]
+sha256 = "{hashlib.sha256(KEYS["all"].encode()).hexdigest()}"
+[keys.some]
+sha256 = "{hashlib.sha256(KEYS["some"].encode()).hexdigest()}"
+models = ["plain", "exact:latest"]
+[providers.a]
+type = "echo"
+model = "listed:latest"
+[providers.b]
+type = "echo"
+model = "plain"
+[models."exact:latest"]
+targets = [{{ provider = "a", model = "exact" }}]
+[models.exact]
+targets = [{{ provider = "b", model = "other" }}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "target"),
+    [
+        ("all", "plain", "b"), ("all", "plain:latest", "b"), ("all", "a/x:latest", "a/x"),
+        ("all", "listed:latest", "a/listed:latest"), ("all", "listed", "a/listed:latest"),
+        ("all", "exact:latest", "a/exact"), ("all", "exact", "b/other"), ("all", "plain:8b", None),
+        ("some", "plain:latest", "b"), ("some", "exact:latest", "a/exact"), ("some", "exact", None),
+        ("some", "listed:latest", None),
+    ],
+)  # fmt: skip
+async def test_clients_of_ollama_may_put_latest_behind_a_name_without_a_tag(
+    tmp_path: Path, key: str, model: str, target: str | None
+) -> None:
+    async with LocalGateway(tmp_path, TAGGED) as gateway:
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+        headers = {"Authorization": f"Bearer {KEYS[key]}", "Content-Type": "application/json"}
+        reply = await fetch(f"{gateway.url}/api/chat", "POST", headers, json.dumps(body).encode())
+        assert reply.header("x-gateway-target") == target
+        assert (reply.status == 200) is (target is not None)
+        if target is not None:
+            assert reply.json["model"] == model, "Ollama answers by the name it was asked by"

@@ -40,6 +40,10 @@ async def test_paths_without_a_variable_part_are_found_at_once(gateway: LocalGat
         ("POST", "/v1/chat/completions", "chat"), ("POST", "/v1/embeddings?a=b", "embeddings"),
         ("GET", "/v1/files/f/content", "files"), ("DELETE", "/v1/files/f", "files"), ("GET", "/v1/files", "files"),
         ("GET", "/v1/chat/completions", "passthrough"), ("PUT", "/v1/some/thing", "passthrough"),
+        ("POST", "/api/chat", "ollama_chat"), ("POST", "/api/generate", "ollama_generate"),
+        ("POST", "/api/embed", "ollama_embed"), ("POST", "/api/embeddings", "ollama_embeddings"),
+        ("GET", "/api/tags", "models"), ("POST", "/api/show", "models"), ("GET", "/api/version", "models"),
+        ("GET", "/api/ps", "models"), ("POST", "/api/pull", "none"),
         ("GET", "/p/echo/x", "passthrough"), ("GET", "/elsewhere", "none"), ("POST", "/health", "none"),
     ],
 )  # fmt: skip

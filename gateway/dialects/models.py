@@ -22,7 +22,7 @@ _ALL_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 TABLE: tuple[Row, ...] = (
     (("*claude*",), {"efforts": (), "max_output": 8192}),
     (("*claude-3-haiku*",), {"max_output": 4096}),
-    (("*claude-*-4*", "*claude-*-5*", "*claude-fable*", "*claude-mythos*"), {"max_output": 32000}),
+    (("*claude-[a-z]*-4*", "*claude-[a-z]*-5*", "*claude-fable*", "*claude-mythos*"), {"max_output": 32000}),
     (("*claude-opus-4-[5-9]*",), {"efforts": ("low", "medium", "high")}),
     (
         ("*claude-opus-4-[6-9]*", "*claude-opus-5*", "*claude-sonnet-4-[6-9]*", "*claude-sonnet-5*", "*claude-haiku-5*",

@@ -31,8 +31,8 @@ _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant"
 _OPTIONS = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "seed": "seed",
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
-    "repeat_penalty": "repeat_penalty", "num_ctx": "num_ctx", "max_tokens": "num_predict",
-    "max_completion_tokens": "num_predict",
+    "repetition_penalty": "repeat_penalty", "repeat_penalty": "repeat_penalty", "num_ctx": "num_ctx",
+    "max_tokens": "num_predict", "max_completion_tokens": "num_predict",
 }  # fmt: skip
 # Ollama's own fields, which its users send as ``extra_body``; they win over OpenAI's words for the same thing.
 _OWN = ("format", "keep_alive", "shift", "think", "truncate")
@@ -157,10 +157,11 @@ def _format(wanted: Any, dropped: Dropped) -> Any:
 
 def _think(body: Mapping[str, Any], dropped: Dropped) -> bool | str | None:
     reasoning = table(body, "reasoning")
-    dropped.others(reasoning, {"effort"}, "reasoning.")
+    dropped.others(reasoning, {"effort", "enabled"}, "reasoning.")
     effort = body.get("reasoning_effort") or reasoning.get("effort")
     if effort is None:
-        return None
+        enabled = reasoning.get("enabled", True if reasoning.get("max_tokens") else None)
+        return enabled if isinstance(enabled, bool) else None
     if not isinstance(effort, str) or effort not in _THINK:
         raise InvalidRequest(f"reasoning_effort: must be one of {', '.join(_THINK)}.")
     return _THINK[effort]
@@ -190,7 +191,7 @@ def _tool(tool: Any, where: str, dropped: Dropped) -> dict[str, Any] | None:
     kept = {name: function[name] for name in ("name", "description") if function.get(name) is not None}
     # A schema is required here and optional at OpenAI (a function without parameters).
     kept["parameters"] = function.get("parameters") or {"type": "object", "properties": {}}
-    dropped.others(tool, ("type", "function"), "tools.")
+    dropped.others(tool, ("type", "function", "cache_control"), "tools.")
     dropped.others(function, kept, "tools.function.")
     return {"type": "function", "function": kept}
 
@@ -206,7 +207,7 @@ def _message(message: Any, where: str, called: dict[str, str], dropped: Dropped)
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRequest(f"{where}.role: must be one of {', '.join(_ROLES)}.")
-    known = {"role", "content"}
+    known = {"role", "content", "cache_control"}  # prompts are cached by themselves
     text, images = _content(message.get("content"), where, dropped)
     result: dict[str, Any] = {"role": _ROLES[role], "content": text}
     if images:
@@ -248,7 +249,7 @@ def _content(content: Any, where: str, dropped: Dropped) -> tuple[str, list[str]
             images.append(value["data"])
         else:
             raise InvalidRequest(f"{place}: this provider takes text, image_url and input_audio parts.")
-        dropped.others(part, ("type", kind), "messages.content.")
+        dropped.others(part, ("type", kind, "cache_control"), "messages.content.")
     return "\n".join(texts), images
 
 

@@ -2,11 +2,12 @@
 
 ``thinking`` becomes ``reasoning_content``, the name most clients read (DeepSeek's, llama.cpp's). Ollama leaves counts
 of zero out, and older servers the count of a prompt found in their cache: the client is told 0 there, our own ``Usage``
-says ``None``. Requests are in ``ollama``.
+says ``None``. Requests are in ``ollama``; what our own clients of Ollama's API are told, in ``ollama_encoder``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from time import time
@@ -15,17 +16,23 @@ from typing import Any, ClassVar
 import orjson
 
 from gateway.dialects.sse import LineSplitter
+from gateway.dialects.stream_error import StreamError
 from gateway.errors import UpstreamProtocolError
 from gateway.exchange import Usage
 
-_DONE = b"data: [DONE]\n\n"
 _FINISH = {"length": "length"}  # every other ``done_reason`` (stop, load, unload, none in old servers) is a plain stop
 _MESSAGE = {"role", "content", "thinking", "tool_calls"}
+_CODES = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 429: "rate_limit_exceeded"}
+# In a text the quotes are escaped; the reply's own counts are the last.
+_COUNT = re.compile(rb'"(prompt_eval_count|eval_count)"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,18})')
 _LONGEST_MESSAGE = 1000  # characters of an upstream's error text that are passed on
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """A whole answer or one line of a stream. Raises ``UpstreamProtocolError`` if it is an error or not an object."""
+    """A whole answer or one line of a stream.
+
+    Raises ``StreamError`` if it is an error, ``UpstreamProtocolError`` if it is not an object.
+    """
     try:
         part = orjson.loads(raw)
     except ValueError as error:
@@ -33,7 +40,8 @@ def parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(part, dict):
         raise malformed()
     if "error" in part:
-        raise UpstreamProtocolError(f"The provider reported an error: {_error_text(part)}")
+        status = error_status(part)
+        raise StreamError(status, *_told(status, _error_text(part)))
     return part
 
 
@@ -66,15 +74,14 @@ def _whole(part: Mapping[str, Any], name: str, kind: str, choice: dict[str, Any]
 
 
 class Stream:
-    """One streamed answer: NDJSON in, server-sent events out. ``ChatStream`` and ``TextStream`` fill in the shape."""
+    """One streamed answer: NDJSON in, chunks out. ``ChatStream`` and ``TextStream`` fill in the shape."""
 
     KIND: ClassVar[str]
     PREFIX: ClassVar[str]
-    __slots__ = ("_answer_id", "_calls", "_head", "_include_usage", "_splitter", "done", "usage")
+    __slots__ = ("_answer_id", "_calls", "_head", "_splitter", "done", "usage")
 
-    def __init__(self, answer_id: str, include_usage: bool) -> None:
+    def __init__(self, answer_id: str) -> None:
         self._answer_id = answer_id
-        self._include_usage = include_usage
         self._head: dict[str, Any] = {}
         self._calls = 0
         self._splitter = LineSplitter()
@@ -82,32 +89,25 @@ class Stream:
         """Ollama's own last line came; what follows it is ignored."""
         self.usage: Usage | None = None
 
-    def feed(self, block: bytes) -> bytes:
-        """The events of the lines that ``block``, cut anywhere, completes; ``[DONE]`` behind Ollama's own last line.
+    def feed(self, block: bytes) -> list[dict[str, Any]]:
+        """The chunks of the lines that ``block``, cut anywhere, completes; behind the last line, the usage.
 
-        Raises ``UpstreamProtocolError`` for an error line, a malformed one, and one beyond 16 MiB.
+        Raises ``StreamError`` for an error line, ``UpstreamProtocolError`` for a malformed one and one beyond 16 MiB.
         """
         try:
             lines = self._splitter.feed(block)
         except ValueError as error:
             raise UpstreamProtocolError("The provider sent a line that is too long.") from error
-        return b"".join([self._events(line) for line in lines])
+        return [chunk for line in lines for chunk in self._chunks(line)]
 
-    def end(self) -> bytes:
-        """The events of a last line without its line feed. Raises ``UpstreamProtocolError`` if ``done`` never came."""
-        events = self._events(self._splitter.rest)
+    def end(self) -> list[dict[str, Any]]:
+        """The chunks of a last line without its line feed. Raises ``UpstreamProtocolError`` if ``done`` never came."""
+        chunks = list(self._chunks(self._splitter.rest))
         if not self.done:
             raise UpstreamProtocolError("The provider's stream ended before it was complete.")
-        return events
+        return chunks
 
-    def _events(self, line: bytes) -> bytes:
-        events = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in self.line(line)]
-        if events and self.done:
-            events.append(_DONE)
-        return b"".join(events)
-
-    def line(self, raw: bytes) -> Iterator[dict[str, Any]]:
-        """The chunks one line becomes. Raises ``UpstreamProtocolError`` for an error line and for a malformed one."""
+    def _chunks(self, raw: bytes) -> Iterator[dict[str, Any]]:
         if self.done or not raw or raw.isspace():
             return
         part = parse(raw)
@@ -122,14 +122,11 @@ class Stream:
             self.done = True
             self.usage = usage(part)
             yield self._chunk({"index": 0, **self._end(), "finish_reason": _finish(part, self._calls > 0)})
-            if self._include_usage and self.usage is not None:
+            if self.usage is not None:
                 yield {**self._head, "choices": [], "usage": _usage_body(self.usage)}
 
     def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
-        chunk = {**self._head, "choices": [choice]}
-        if self._include_usage:
-            chunk["usage"] = None
-        return chunk
+        return {**self._head, "choices": [choice]}
 
     def _opening(self) -> Iterator[dict[str, Any]]:
         yield from ()
@@ -204,21 +201,31 @@ def usage(part: Mapping[str, Any]) -> Usage | None:
     return Usage(prompt, answer, provenance="partial" if prompt is None or answer is None else "reported")
 
 
-def error_body(status: int, raw: bytes) -> bytes:
-    """An error answer of Ollama's (``{"error": "…"}``) in OpenAI's shape, its message kept."""
+def usage_in(raw: bytes) -> Usage | None:
+    """Usage of a whole answer, read without building the answer: the counts stand behind a megabyte of numbers."""
+    found = {name: int(tokens) for name, tokens in _COUNT.findall(raw)}
+    return usage({name.decode(): tokens for name, tokens in found.items()})
+
+
+def error_to_chat(status: int, raw: bytes) -> tuple[str, str]:
+    """Code and message of an error answer (``{"error": "…"}``)."""
     try:
         message = _error_text(orjson.loads(raw))
     except ValueError:
         message = raw.decode(errors="replace").strip()[:_LONGEST_MESSAGE]
+    return _told(status, message)
+
+
+def error_status(line: Mapping[str, Any]) -> int:
+    """The status that newer servers put into an error line, else 502."""
+    status = line.get("status")
+    return status if type(status) is int and 400 <= status < 600 else 502
+
+
+def _told(status: int, message: str) -> tuple[str, str]:
     missing = status == 404 and "model" in message
-    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    error = {
-        "message": message or f"The provider answered {status}.",
-        "type": kind,
-        "param": "model" if missing else None,
-        "code": "model_not_found" if missing else None,
-    }
-    return orjson.dumps({"error": error})
+    code = "model_not_found" if missing else "server_error" if status >= 500 else _CODES.get(status, "invalid_request")
+    return code, message or f"The provider answered {status}."
 
 
 def _error_text(body: Any) -> str:

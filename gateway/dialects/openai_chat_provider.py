@@ -130,9 +130,8 @@ def usage_of(body: Mapping[str, Any]) -> Usage | None:
 
 def _one_reasoning(part: dict[str, Any]) -> None:
     """``reasoning`` (Groq, OpenRouter, vLLM) is what others call ``reasoning_content``."""
-    if isinstance(text := part.get("reasoning"), str):
+    if isinstance(text := part.pop("reasoning", None), str):
         part.setdefault("reasoning_content", text)
-        del part["reasoning"]
     content = part.get("content")
     if isinstance(content, list):  # Mistral's thinking models answer in parts
         texts = [item.get("text") or "" for item in content if isinstance(item, dict) and item.get("type") == "text"]

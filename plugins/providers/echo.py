@@ -1,9 +1,13 @@
-"""Answers locally with the last user message: the demo that needs no key, and a test double that needs no network."""
+"""Answers locally with the last user message: the demo that needs no key, and a test double that needs no network.
+
+It speaks every dialect of its clients.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from hashlib import sha256
 from time import time
 from typing import Any
 
@@ -12,9 +16,7 @@ import orjson
 
 from gateway import Duration, Exchange, Reply, Runtime, Target, Usage, hookimpl
 from gateway.errors import InvalidRequest, RouteNotFound
-
-_JSON = {"content-type": "application/json"}
-_EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+from gateway.translation import chat_of, embedded, embeddings_of, told, whole
 
 
 @attrs.frozen(kw_only=True)
@@ -31,42 +33,30 @@ class Plugin:
 
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
-        body = (await exchange.read()).json()
-        name = exchange.surface.name
+        surface = exchange.surface
+        if surface.chat:
+            body = await chat_of(exchange)
+        elif surface.name == "completions":
+            body = (await exchange.read()).json()
+        elif surface.embeds:
+            body = await embeddings_of(exchange)
+        else:
+            raise RouteNotFound("The echo provider serves chat, completions and embeddings.")
         if self._settings.delay:
             await asyncio.sleep(self._settings.delay)
-        if name == "embeddings":
-            return self._embeddings(body)
-        if name not in ("chat", "completions"):
-            raise RouteNotFound("The echo provider serves chat, completions and embeddings.")
-        answer = _Answer(body, name == "chat")
-        if not exchange.stream:
-            return Reply(200, _JSON, orjson.dumps(answer.whole()), usage=answer.usage)
-        options = body.get("stream_options")
-        asked = isinstance(options, dict) and bool(options.get("include_usage"))
-        return Reply(200, _EVENTS, stream=self._paced(answer.events(asked)), usage=answer.usage)
+        if surface.embeds:
+            listed = _embeddings(body, exchange.model)
+            return await embedded(exchange, listed, Usage(input_tokens=listed["usage"]["prompt_tokens"]))
+        answer = _Answer(body, surface.chat, exchange.model)
+        if exchange.stream:
+            return await told(exchange, self._paced(answer.events()), answer.usage)
+        return await whole(exchange, answer.whole(), answer.usage)
 
-    async def _paced(self, chunks: Iterable[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async def _paced(self, chunks: Iterable[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
         for chunk in chunks:
-            yield b"data: " + orjson.dumps(chunk) + b"\n\n"
+            yield chunk
             if self._settings.delay:
                 await asyncio.sleep(self._settings.delay)
-        yield b"data: [DONE]\n\n"
-
-    def _embeddings(self, body: dict[str, Any]) -> Reply:
-        inputs: Any = body.get("input")
-        texts = inputs if isinstance(inputs, list) else [inputs]
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise InvalidRequest("The echo provider embeds text.")
-        vectors = [_vector(text) for text in texts]
-        tokens = sum(_tokens(text) for text in texts)
-        data = [
-            {"object": "embedding", "index": index, "embedding": _encoded(vector, body.get("encoding_format"))}
-            for index, vector in enumerate(vectors)
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        whole = {"object": "list", "data": data, "model": body.get("model"), "usage": usage}
-        return Reply(200, _JSON, orjson.dumps(whole), usage=Usage(input_tokens=tokens))
 
     @hookimpl
     def list_models(self) -> Iterable[dict[str, Any]]:
@@ -80,9 +70,9 @@ class Plugin:
 class _Answer:
     """One answer, the same whole and streamed: the last user message, or the tool call that is demanded."""
 
-    def __init__(self, body: dict[str, Any], chat: bool) -> None:
+    def __init__(self, body: dict[str, Any], chat: bool, model: str | None) -> None:
         self._chat = chat
-        self._model = body.get("model")
+        self._model = model
         self._created = int(time())
         prompt = _prompt(body, chat)
         self.text = prompt[-1] if prompt else ""
@@ -113,11 +103,11 @@ class _Answer:
     def _reason(self) -> str:
         return "tool_calls" if self.call is not None else "stop"
 
-    def events(self, with_usage: bool) -> Iterable[dict[str, Any]]:
+    def events(self) -> Iterable[dict[str, Any]]:
+        """The chunks; the last one is the usage."""
         yield from self._chat_events() if self._chat else self._text_events()
-        if with_usage:
-            kind = "chat.completion.chunk" if self._chat else "text_completion"
-            yield {**self._frame(kind, []), "usage": self._usage()}
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
+        yield {**self._frame(kind, []), "usage": self._usage()}
 
     def _text_events(self) -> Iterable[dict[str, Any]]:
         for word in [*_words(self.text), None]:
@@ -137,6 +127,17 @@ class _Answer:
     def _delta(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return self._frame("chat.completion.chunk", [choice])
+
+
+def _embeddings(body: dict[str, Any], model: str | None) -> dict[str, Any]:
+    inputs: Any = body.get("input")
+    texts = inputs if isinstance(inputs, list) else [inputs]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest("The echo provider embeds text.")
+    data = [{"object": "embedding", "index": index, "embedding": _vector(text)} for index, text in enumerate(texts)]
+    tokens = sum(map(_tokens, texts))
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
 def _prompt(body: dict[str, Any], chat: bool) -> list[str]:
@@ -183,15 +184,4 @@ def _tokens(text: str) -> int:
 
 
 def _vector(text: str) -> list[float]:
-    from hashlib import sha256
-
     return [round(byte / 127.5 - 1, 6) for byte in sha256(text.encode()).digest()[:8]]
-
-
-def _encoded(vector: list[float], encoding: Any) -> Any:
-    if encoding != "base64":
-        return vector
-    import base64
-    import struct
-
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,4 +1,4 @@
-"""Ollama by its own API: chat, completions and embeddings as clients of OpenAI know them.
+"""Ollama by its own API: its own clients pass through, those of other dialects are translated.
 
 Its native routes take what its ``/v1`` does not: ``options`` (``num_ctx`` above all), ``keep_alive``, ``think``.
 """
@@ -6,8 +6,7 @@ Its native routes take what its ``/v1`` does not: ``options`` (``num_ctx`` above
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from time import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -15,15 +14,13 @@ import attrs
 import orjson
 
 from gateway import Duration, Exchange, Reply, Runtime, Secret, Target, Timeouts, hookimpl
-from gateway.answer import Answer
 from gateway.dialects import ollama, ollama_embed, ollama_reply
-from gateway.errors import RouteNotFound, UpstreamRefused
-from gateway.http_provider import HOLD, HttpProvider, HttpSettings
-from gateway.retry import retry_after
-from gateway.translation import in_turns
+from gateway.dialects.dropped import table
+from gateway.dialects.stream_error import StreamError
+from gateway.errors import RouteNotFound
+from gateway.http_provider import HttpProvider, HttpSettings
+from gateway.translation import chat_of, embedded, embeddings_of, in_turns, refused, streamed, whole
 
-_JSON = {"content-type": "application/json"}
-_EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 _GO_DURATION = re.compile(r"0|-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+")
 
 
@@ -55,90 +52,92 @@ class Settings(HttpSettings):
     once, a negative time never."""
 
 
-@attrs.frozen
-class _Route:
-    """One surface: where it goes, and its translation there and back."""
-
-    path: str
-    request: Callable[..., ollama.Translated]
-    whole: Callable[[Mapping[str, Any], str], dict[str, Any]] | None = None
-    stream: type[ollama_reply.Stream] | None = None
-
-
-_ROUTES = {
-    "chat": _Route("/api/chat", ollama.chat_request, ollama_reply.chat_completion, ollama_reply.ChatStream),
-    "completions": _Route(
-        "/api/generate", ollama.generate_request, ollama_reply.text_completion, ollama_reply.TextStream
-    ),
-    "embeddings": _Route("/api/embed", ollama.embed_request),
-}
-
-
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        headers: dict[str, str | Secret] = {}
+        if settings.api_key is not None:
+            headers["Authorization"] = settings.api_key.prefixed("Bearer ")
         self._settings = settings
-        self._provider = HttpProvider(settings, runtime, settings.bearer())
-        self._endpoint = self._provider.endpoint
+        self._http = HttpProvider(settings, runtime, headers)
 
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
-        route = _ROUTES.get(exchange.surface.name)
-        if route is None:
-            raise RouteNotFound("The ollama provider serves chat, completions and embeddings.")
-        body = (await exchange.read()).json()
-        model = self._provider.model(exchange, target)
-        settings = self._settings
-        request, dropped = route.request(body, model, options=settings.options, keep_alive=settings.keep_alive)
-        answer = await self._endpoint.send(exchange, "POST", route.path, body=ollama.encode(request), headers=_JSON)
-        if answer.status >= 400:
-            raise await self._refused(answer, target)
-        exchange.dropped.extend(name for name in dropped if name not in exchange.dropped)
-        if exchange.stream and route.stream is not None:
-            stream = route.stream(uuid4().hex, _include_usage(body))
-            return Reply(200, _EVENTS, stream=_events(exchange, answer, stream), close=answer.close)
-        try:
-            raw = await answer.read()
-        finally:
-            answer.close()
-        if route.whole is None:
-            base64 = body.get("encoding_format") == "base64"
-            text, used = await in_turns(ollama_embed.embeddings(raw, base64))
-            return Reply(200, _JSON, text, usage=used)
-        part = ollama_reply.parse(raw)
-        return Reply(200, _JSON, orjson.dumps(route.whole(part, uuid4().hex)), usage=ollama_reply.usage(part))
+        surface = exchange.surface
+        if surface.dialect.startswith("ollama"):
+            return await self._pass_through(exchange, target)
+        if surface.embeds:
+            return await self._embed(exchange, target)
+        if surface.chat:
+            request = self._request(ollama.chat_request, await chat_of(exchange), exchange, target)
+            return await self._answer(
+                exchange, "/api/chat", request, ollama_reply.chat_completion, ollama_reply.ChatStream
+            )
+        if surface.name == "completions":  # not by way of chat: its own form knows a suffix
+            body = (await exchange.read()).json()
+            request = self._request(ollama.generate_request, body, exchange, target)
+            return await self._answer(
+                exchange, "/api/generate", request, ollama_reply.text_completion, ollama_reply.TextStream
+            )
+        raise RouteNotFound("The ollama provider serves chat, completions and embeddings.")
 
-    async def _refused(self, answer: Answer, target: Target) -> UpstreamRefused:
+    async def _pass_through(self, exchange: Exchange, target: Target) -> Reply:
+        """What a client of Ollama's own says; nothing is added but what the operator set and the client did not."""
+        payload = exchange.read_now() or await exchange.read()
+        settings = self._settings
+        edits: dict[str, bytes] = {}
+        if settings.options:
+            given = table({"options": payload.get("options")}, "options")
+            edits["options"] = orjson.dumps({**settings.options, **given})
+        if settings.keep_alive is not None and payload.get("keep_alive") is None:
+            edits["keep_alive"] = orjson.dumps(settings.keep_alive)
+        reply = await self._http.pass_through(exchange, target, exchange.surface.path, edits=edits)
+        if reply.body is not None:
+            reply.usage = ollama_reply.usage_in(reply.body)
+        return reply
+
+    def _request(
+        self, translate: Callable[..., ollama.Translated], body: Mapping[str, Any], exchange: Exchange, target: Target
+    ) -> bytes:
+        model = self._http.model(exchange, target)
+        settings = self._settings
+        request, dropped = translate(body, model, options=settings.options, keep_alive=settings.keep_alive)
+        exchange.drop(dropped)
+        return ollama.encode(request)
+
+    async def _answer(
+        self,
+        exchange: Exchange,
+        path: str,
+        request: bytes,
+        to_openai: Callable[[Mapping[str, Any], str], dict[str, Any]],
+        stream: type[ollama_reply.Stream],
+    ) -> Reply:
+        answer = await self._http.ask(exchange, path, request, ollama_reply.error_to_chat)
+        if exchange.stream:
+            return await streamed(exchange, answer, stream(uuid4().hex))
         try:
-            raw = await answer.read(HOLD)
-        finally:
-            answer.close()
-        wait = retry_after(answer.headers, raw, time())
-        body = ollama_reply.error_body(answer.status, b"" if self._provider.leaks(raw) else raw)
-        return UpstreamRefused(answer.status, body, _JSON, target=target.name, retry_after=wait)
+            part = ollama_reply.parse(await answer.read())
+        except StreamError as error:
+            raise refused(exchange, error.status, error.code, error.message) from error
+        return await whole(exchange, to_openai(part, uuid4().hex), ollama_reply.usage(part))
+
+    async def _embed(self, exchange: Exchange, target: Target) -> Reply:
+        embeddings = await embeddings_of(exchange)
+        request = self._request(ollama.embed_request, embeddings, exchange, target)
+        answer = await self._http.ask(exchange, "/api/embed", request, ollama_reply.error_to_chat)
+        raw = await answer.read()
+        try:
+            listed, used = await in_turns(ollama_embed.embeddings(raw, embeddings.get("encoding_format") == "base64"))
+        except StreamError as error:
+            raise refused(exchange, error.status, error.code, error.message) from error
+        return await embedded(exchange, listed, used)
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
         if self._settings.models is not None:
             return [{"id": name} for name in self._settings.models]
-        return ollama_reply.models(await self._endpoint.get_json("/api/tags", self._provider.models_ttl))
+        return ollama_reply.models(await self._http.endpoint.get_json("/api/tags", self._http.models_ttl))
 
     @hookimpl
     async def check_health(self) -> str | None:
-        answer = await self._endpoint.send(None, "GET", "/api/version")
-        answer.close()
-        return None if answer.status < 400 else f"answered {answer.status}"
-
-
-def _include_usage(body: Mapping[str, Any]) -> bool:
-    options = body.get("stream_options")
-    return isinstance(options, dict) and bool(options.get("include_usage"))
-
-
-async def _events(exchange: Exchange, answer: Answer, stream: ollama_reply.Stream) -> AsyncIterator[bytes]:
-    async for block in answer.chunks():
-        if events := stream.feed(block):
-            exchange.usage = stream.usage
-            yield events
-    if events := stream.end():
-        exchange.usage = stream.usage
-        yield events
+        return await self._http.healthy("/api/version")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import ollama_embed
+from gateway.dialects.stream_error import StreamError
 from gateway.errors import InvalidRequest, UpstreamProtocolError
 from gateway.exchange import Usage
 from tests.support import golden
@@ -77,7 +78,7 @@ def test_embeddings_pause_after_each_vector() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        b"", b"{", b"{}", b"[]", b'{"error":"x"}', b'{"embeddings":null}', b'{"embeddings":"x"}', b'{"embeddings":[1]}',
+        b"", b"{", b"{}", b"[]", b'{"embeddings":null}', b'{"embeddings":"x"}', b'{"embeddings":[1]}',
         b'{"embeddings":[["a"]]}', b'{"embeddings":[[null]]}', b'{"embeddings":[[1e300]]}', b'{"embeddings":[[1],{}]}',
         b'{"embeddings":[[1]', b'{"embeddings":[[1', b'{"embeddings":[[1]]', b'{"embeddings":[[1]]}}',
         b'{"embeddings":[[[1]]]}',
@@ -86,6 +87,11 @@ def test_embeddings_pause_after_each_vector() -> None:
 def test_malformed_embeddings_are_refused(answer: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
         embedded(answer, True)
+
+
+def test_an_error_that_claims_success_is_one() -> None:
+    with pytest.raises(StreamError, match="boom"):
+        embedded(b'{"error":"boom"}', True)
 
 
 @pytest.mark.parametrize("body", [{}, {"input": None}, {"input": 5}, {"input": [1]}, {"input": ["a", None]}])

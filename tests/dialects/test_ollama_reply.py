@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.dialects import ollama_reply
 from gateway.dialects.openai_chat import read_usage
+from gateway.dialects.openai_chat_reply import Encoder
+from gateway.dialects.stream_error import StreamError
 from gateway.errors import UpstreamProtocolError
 from gateway.exchange import Usage
 from tests.support import golden
@@ -39,9 +41,14 @@ def ndjson(parts: Iterable[Any]) -> bytes:
     return b"".join(json.dumps(part).encode() + b"\n" for part in parts)
 
 
-def stream_of(blocks: Iterable[bytes], kind: type[ollama_reply.Stream] = ollama_reply.ChatStream) -> bytes:
-    stream = kind(ID, True)
-    return b"".join([stream.feed(block) for block in blocks]) + stream.end()
+def stream_of(
+    blocks: Iterable[bytes], kind: type[ollama_reply.Stream] = ollama_reply.ChatStream, include_usage: bool = True
+) -> bytes:
+    """What a client of OpenAI gets."""
+    stream, encoder = kind(ID), Encoder({"stream_options": {"include_usage": include_usage}})
+    chunks = [chunk for block in blocks for chunk in stream.feed(block)] + stream.end()
+    assert stream.done
+    return b"".join([encoder.feed(chunk) for chunk in chunks]) + encoder.end()
 
 
 def chunks_of(events: bytes) -> list[dict[str, Any]]:
@@ -75,11 +82,8 @@ def test_golden_whole(what: str, document: Any) -> None:
 
 @cases(STREAMS)
 def test_golden_stream(what: str, document: Any) -> None:
-    stream = STREAMS[what](ID, document["include_usage"])
-    lines = ndjson(document["input"])
-    events = stream.feed(lines) + stream.end()
+    events = stream_of([ndjson(document["input"])], STREAMS[what], document["include_usage"])
     assert chunks_of(events) == document["expected"]
-    assert stream.done
 
 
 @cases(["models"])
@@ -172,10 +176,10 @@ def test_a_last_line_without_its_line_feed_counts() -> None:
 
 
 def test_what_follows_the_last_line_is_ignored() -> None:
-    stream = ollama_reply.ChatStream(ID, False)
-    events = stream.feed(b'{"message":{"content":"x"},"done":true}\n\n{"error":"late"}\n')
-    assert events.endswith(b"data: [DONE]\n\n")
-    assert stream.feed(b"junk\n") + stream.end() == b""
+    stream = ollama_reply.ChatStream(ID)
+    assert stream.feed(b'{"message":{"content":"x"},"done":true}\n\n{"error":"late"}\n')
+    assert stream.done
+    assert stream.feed(b"junk\n") + stream.end() == []
 
 
 FIRST = b'{"message":{"content":"x"},"done":false}\n'
@@ -199,37 +203,39 @@ def test_r29_a_stream_that_ends_without_done_is_broken(raw: bytes) -> None:
     ],
 )  # fmt: skip
 def test_r28_a_malformed_line_breaks_the_stream(line: bytes) -> None:
-    stream = ollama_reply.ChatStream(ID, False)
-    assert b"[DONE]" not in stream.feed(FIRST)
+    stream = ollama_reply.ChatStream(ID)
+    stream.feed(FIRST)
     with pytest.raises(UpstreamProtocolError):
         stream.feed(line + b"\n")
     assert not stream.done
 
 
 def test_r30_an_error_line_breaks_the_stream_with_its_message() -> None:
-    stream = ollama_reply.ChatStream(ID, False)
-    with pytest.raises(UpstreamProtocolError, match="an error was encountered while running the model"):
+    stream = ollama_reply.ChatStream(ID)
+    with pytest.raises(StreamError, match="an error was encountered while running the model") as raised:
         stream.feed(FIRST + b'{"error":"an error was encountered while running the model"}\n')
-    with pytest.raises(UpstreamProtocolError, match="reported an error: "):
-        ollama_reply.parse(b'{"error":{"code":1}}')
+    assert (raised.value.status, raised.value.code) == (502, "server_error")
+    with pytest.raises(StreamError) as raised:
+        ollama_reply.parse(b'{"error":{"code":1},"status":429}')
+    assert (raised.value.status, raised.value.code) == (429, "rate_limit_exceeded")
 
 
 def test_a_stream_that_fails_at_once_has_sent_nothing() -> None:
-    stream = ollama_reply.ChatStream(ID, False)
+    stream = ollama_reply.ChatStream(ID)
     with pytest.raises(UpstreamProtocolError):
         stream.feed(b'{"message":5}\n')
-    assert stream.feed(FIRST).startswith(b'data: {"id":"chatcmpl-')
+    assert stream.feed(FIRST)[0]["id"] == f"chatcmpl-{ID}"
 
 
 def test_a_line_beyond_the_limit_breaks_the_stream() -> None:
-    stream = ollama_reply.ChatStream(ID, False)
+    stream = ollama_reply.ChatStream(ID)
     with pytest.raises(UpstreamProtocolError, match="too long"):
         for _ in range(17):
             stream.feed(b"x" * (1 << 20))
 
 
 def test_memory_does_not_grow_with_the_stream() -> None:
-    stream = ollama_reply.ChatStream(ID, True)
+    stream = ollama_reply.ChatStream(ID)
     stream.feed(FIRST)
     tracemalloc.start()
     try:
@@ -261,22 +267,29 @@ def test_a_malformed_model_list_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "raw", "message", "kind", "code"),
+    ("status", "raw", "message", "code"),
     [
-        (404, b'{"error":"model \'x\' not found"}', "model 'x' not found", "invalid_request_error", "model_not_found"),
-        (404, b"404 page not found", "404 page not found", "invalid_request_error", None),
-        (400, b'{"error":"\\"m\\" does not support thinking"}', '"m" does not support thinking',
-         "invalid_request_error", None),
-        (429, b"slow down", "slow down", "rate_limit_error", None),
-        (500, b'{"error":{"message":"boom"}}', "boom", "server_error", None),
-        (502, b"[]", "The provider answered 502.", "server_error", None),
-        (503, b"", "The provider answered 503.", "server_error", None),
+        (404, b'{"error":"model \'x\' not found"}', "model 'x' not found", "model_not_found"),
+        (404, b"404 page not found", "404 page not found", "not_found"),
+        (400, b'{"error":"\\"m\\" does not support thinking"}', '"m" does not support thinking', "invalid_request"),
+        (429, b"slow down", "slow down", "rate_limit_exceeded"),
+        (500, b'{"error":{"message":"boom"}}', "boom", "server_error"),
+        (502, b"[]", "The provider answered 502.", "server_error"),
+        (503, b"", "The provider answered 503.", "server_error"),
     ],
-)  # fmt: skip
-def test_errors_keep_their_message(status: int, raw: bytes, message: str, kind: str, code: str | None) -> None:
-    param = "model" if code else None
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    assert json.loads(ollama_reply.error_body(status, raw)) == {"error": error}
+)
+def test_errors_keep_their_message(status: int, raw: bytes, message: str, code: str) -> None:
+    assert ollama_reply.error_to_chat(status, raw) == (code, message)
+
+
+def test_usage_is_found_without_reading_the_answer() -> None:
+    text = {"content": 'it said "prompt_eval_count": 5', "tool_calls": [{"function": {"arguments": {"eval_count": 1}}}]}
+    for counts in ({"prompt_eval_count": 26, "eval_count": 4}, {"prompt_eval_count": 26}):
+        for indent in (None, 1):
+            raw = json.dumps({"message": text, "done": True, **counts}, indent=indent).encode()
+            expected = ollama_reply.usage({"eval_count": 1, **counts})
+            assert ollama_reply.usage_in(raw) == expected
+    assert ollama_reply.usage_in(b'{"embedding":[1]}') is None
 
 
 @pytest.mark.parametrize("moment", [None, "", "yesterday", "0001-01-01T00:00:00Z", 5])

@@ -109,7 +109,7 @@ async def test_embeddings(gateway: LocalGateway) -> None:
         ("completions", {"prompt": {"a": 1}}, 400),
         ("embeddings", {"input": []}, 400),
         ("embeddings", {"input": [[1, 2]]}, 400),
-        ("responses", {"input": "hi"}, 404),
+        ("rerank", {"query": "hi", "documents": []}, 404),
     ],
 )
 async def test_what_it_cannot_do_is_refused(gateway: LocalGateway, path: str, body: Any, status: int) -> None:
@@ -132,3 +132,68 @@ async def test_it_lists_its_model_and_is_well(gateway: LocalGateway) -> None:
     assert [model["id"] for model in listed] == ["echo", "slow"]
     assert (await fetch_chat(gateway.url, "slow")).header("x-gateway-target") == "slow"
     assert (await fetch(f"{gateway.url}/health")).json["status"] == "ok"
+
+
+GEMINI = {"contents": [{"role": "user", "parts": [{"text": "so it goes"}]}]}
+MESSAGES = {"messages": [{"role": "user", "content": "so it goes"}]}
+
+
+async def ask(gateway: LocalGateway, path: str, **body: Any) -> Response:
+    raw = json.dumps(body).encode()
+    return await fetch(gateway.url + path, "POST", {"Content-Type": "application/json"}, raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/v1/responses", {"model": "echo", "input": "so it goes"}, ["output", 0, "content", 0, "text"]),
+        ("/v1/messages", {"model": "echo", "max_tokens": 9, **MESSAGES}, ["content", 0, "text"]),
+        ("/v1beta/models/echo:generateContent", GEMINI, ["candidates", 0, "content", "parts", 0, "text"]),
+        ("/api/chat", {"model": "echo", "stream": False, **MESSAGES}, ["message", "content"]),
+        ("/api/generate", {"model": "echo", "stream": False, "prompt": "so it goes"}, ["response"]),
+    ],
+)
+async def test_it_speaks_every_dialect(gateway: LocalGateway, path: str, body: Any, place: list[Any]) -> None:
+    reply = await ask(gateway, path, **body)
+    assert reply.status == 200
+    found = reply.json
+    for name in place:
+        found = found[name]
+    assert found == "so it goes"
+    (exchange,) = gateway.exchanges
+    assert exchange.usage is not None and exchange.usage.total_tokens == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind", "last"),
+    [
+        ("/v1/responses", {"model": "echo", "input": "so it goes", "stream": True}, "text/event-stream",
+         b"response.completed"),
+        ("/v1/messages", {"model": "echo", "max_tokens": 9, "stream": True, **MESSAGES}, "text/event-stream",
+         b"message_stop"),
+        ("/v1beta/models/echo:streamGenerateContent?alt=sse", GEMINI, "text/event-stream", b"finishReason"),
+        ("/api/chat", {"model": "echo", **MESSAGES}, "application/x-ndjson", b'"done":true'),
+        ("/api/generate", {"model": "echo", "prompt": "so it goes"}, "application/x-ndjson", b'"done":true'),
+    ],
+)  # fmt: skip
+async def test_it_streams_in_every_dialect(gateway: LocalGateway, path: str, body: Any, kind: str, last: bytes) -> None:
+    reply = await ask(gateway, path, **body)
+    assert reply.status == 200
+    assert (reply.header("content-type") or "").startswith(kind)
+    events = [event for event in reply.body.replace(b"\r", b"").split(b"\n") if event]
+    assert sum(word in event for event in events for word in (b'" it"', b'" it')) > 0
+    assert last in reply.body[-1500:]
+    (exchange,) = gateway.exchanges
+    assert exchange.outcome == "ok"
+    assert exchange.usage is not None and exchange.usage.total_tokens == 6
+
+
+async def test_it_embeds_in_every_dialect(gateway: LocalGateway) -> None:
+    plain = (await post(gateway, "embeddings", input="a")).json["data"][0]["embedding"]
+    assert (await ask(gateway, "/api/embed", model="echo", input=["a"])).json["embeddings"] == [plain]
+    assert (await ask(gateway, "/api/embeddings", model="echo", prompt="a")).json["embedding"] == plain
+    content = {"parts": [{"text": "a"}]}
+    one = await ask(gateway, "/v1beta/models/echo:embedContent", content=content)
+    assert one.json["embedding"]["values"] == plain
+    many = await ask(gateway, "/v1beta/models/echo:batchEmbedContents", requests=[{"content": content}])
+    assert many.json["embeddings"] == [{"values": plain}]
