@@ -203,7 +203,9 @@ class Decoder:
             if data == b"[DONE]":
                 self.done = True
                 continue
-            chunks.append(self._chunk(name, data))
+            chunk = self._chunk(name, data)
+            if chunk.get("choices") or chunk.get("usage"):  # Azure's first one judges the prompt and has no id
+                chunks.append(chunk)
         return chunks
 
     def _chunk(self, name: str | None, data: bytes) -> dict[str, Any]:
