@@ -16,7 +16,7 @@ import orjson
 from gateway.admission import Admission, Gate, enter_all, leave_all, try_enter_all
 from gateway.commit import committed
 from gateway.config import Config
-from gateway.dialects.openai_chat import usage_of
+from gateway.dialects.registry import client
 from gateway.errors import GatewayError, Overloaded, UpstreamError, UpstreamRefused
 from gateway.exchange import Event, Exchange, Reply, Target
 from gateway.plugins import Call, Plugins
@@ -160,7 +160,7 @@ class Attempts:
             if b'"error"' in reply.body[:_ERROR_SOON]:
                 _demand_success(reply, target)
             if reply.usage is None:
-                reply.usage = usage_of(reply.body)
+                reply.usage = client(exchange.surface.dialect).usage(reply.body)
         return reply
 
     def _failed(
