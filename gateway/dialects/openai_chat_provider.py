@@ -49,6 +49,8 @@ def request_from_chat(
     _limit(request, caps)
     if request.get("stream") and usage:
         request["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
+    elif not usage:
+        request.pop("stream_options", None)
     return request, dropped.names
 
 

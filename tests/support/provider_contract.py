@@ -1,6 +1,6 @@
 """What every provider behind HTTP must do, whatever its dialect: a test class to inherit, and the dialects' answers.
 
-A module sets ``GATEWAY`` (its ``gateway.toml``, whose provider ``p`` is at ``$port``) and the class's attributes.
+A module has the fixtures ``gateway`` and ``upstream``; ``CANARY`` is its provider's credential.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _named(name: str, data: Mapping[str, Any]) -> bytes:
     return f"event: {name}\n".encode() + b"data: " + json.dumps({"type": name, **data}).encode() + b"\n\n"
 
 
-_STARTED = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+_STARTED: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
             "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
 ANTHROPIC = Spoken(
     body=json_bytes(
@@ -187,6 +187,7 @@ class ProviderContract:
     """Inherit it as ``TestContract``; the module has the fixtures ``gateway`` and ``upstream``."""
 
     spoken: ClassVar[Spoken]
+    provider: ClassVar[str] = "p"
     sent: ClassVar[tuple[str, str]] = ("authorization", f"Bearer {CANARY}")
     """The header that carries the credential, and its value."""
 
@@ -196,7 +197,7 @@ class ProviderContract:
         self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str, streams: bool
     ) -> None:
         upstream.script = speaks(self.spoken)
-        reply = await CLIENTS[client].send(gateway, fresh(), streams)
+        reply = await CLIENTS[client].send(gateway, fresh(self.provider), streams)
         assert (reply.status, CLIENTS[client].text(reply, streams)) == (200, TEXT), reply.body
         (line,) = await gateway.wait_log(id=reply.header("x-request-id"))
         assert (line["usage"]["input"], line["usage"]["output"]) == (5, 2)
@@ -207,7 +208,7 @@ class ProviderContract:
     ) -> None:
         upstream.script = speaks(self.spoken)
         theirs = {"Authorization": f"Bearer {THEIRS}", "x-api-key": THEIRS, "api-key": THEIRS, "x-goog-api-key": THEIRS}
-        reply = await CLIENTS[client].send(gateway, fresh(), False, theirs | {"Cookie": f"a={THEIRS}"})
+        reply = await CLIENTS[client].send(gateway, fresh(self.provider), False, theirs | {"Cookie": f"a={THEIRS}"})
         assert reply.status == 200
         (call,) = upstream.calls
         name, value = self.sent
@@ -221,7 +222,7 @@ class ProviderContract:
         self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str, status: int
     ) -> None:
         upstream.script = whole(status, self.spoken.error(status, "Said by the provider."))
-        reply = await CLIENTS[client].send(gateway, fresh(), False)
+        reply = await CLIENTS[client].send(gateway, fresh(self.provider), False)
         assert reply.status == status and b"Said by the provider." in reply.body
 
     @pytest.mark.parametrize("client", CLIENTS)
@@ -229,7 +230,7 @@ class ProviderContract:
         self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str
     ) -> None:
         upstream.script = whole(429, self.spoken.error(429, "Slowly."), JSON | {"Retry-After": "17"})
-        reply = await CLIENTS[client].send(gateway, fresh(), True)
+        reply = await CLIENTS[client].send(gateway, fresh(self.provider), True)
         assert (reply.status, reply.header("retry-after")) == (429, "17")
 
     @pytest.mark.parametrize("client", CLIENTS)
@@ -238,7 +239,7 @@ class ProviderContract:
         self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str, status: int
     ) -> None:
         upstream.script = whole(status, self.spoken.error(status, f"The key {CANARY} is not good."))
-        reply = await CLIENTS[client].send(gateway, fresh(), False)
+        reply = await CLIENTS[client].send(gateway, fresh(self.provider), False)
         assert reply.status == 502 and CANARY.encode() not in reply.body and b"not good" not in reply.body
 
     @pytest.mark.parametrize("client", CLIENTS)
@@ -246,7 +247,7 @@ class ProviderContract:
         self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str
     ) -> None:
         upstream.script = whole(400, self.spoken.error(400, f"The key {CANARY} may not do that."))
-        reply = await CLIENTS[client].send(gateway, fresh(), False)
+        reply = await CLIENTS[client].send(gateway, fresh(self.provider), False)
         assert reply.status == 400 and CANARY.encode() not in reply.body
 
     @pytest.mark.parametrize("ending", ["end", "close", "reset", "half"])
@@ -257,7 +258,7 @@ class ProviderContract:
         kept = next(at for at, event in enumerate(self.spoken.events) if b"w0 " in event) + 1
         upstream.script = cut(self.spoken.events[:kept], ending)
         with pytest.raises(Truncated) as caught:
-            await CLIENTS[client].send(gateway, fresh(), True)
+            await CLIENTS[client].send(gateway, fresh(self.provider), True)
         assert b"error" in caught.value.received
         for mark in (b"[DONE]", b"message_stop", b"response.completed", b'"STOP"'):
             assert mark not in caught.value.received
@@ -267,7 +268,7 @@ class ProviderContract:
         self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str
     ) -> None:
         upstream.script = whole(200, b"<html>", {"Content-Type": "text/html"})
-        reply = await CLIENTS[client].send(gateway, fresh(), True)
+        reply = await CLIENTS[client].send(gateway, fresh(self.provider), True)
         assert reply.status in (200, 502)
         assert TEXT.encode() not in reply.body and b"[DONE]" not in reply.body
 
@@ -277,7 +278,7 @@ class ProviderContract:
         kept = next(at for at, event in enumerate(self.spoken.events) if b"w0 " in event) + 1
         upstream.script = cut(self.spoken.events[:kept], "stall")
         async with RawClient(gateway.url) as client:
-            await client.chat(fresh(), stream=True)
+            await client.chat(fresh(self.provider), stream=True)
             await client.read_head()
             await anext(client.body())
         await upstream.wait_aborted(within=5)
