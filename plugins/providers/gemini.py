@@ -39,9 +39,7 @@ class Plugin:
             path = self._path(self._http.model(exchange, target), action)
             return await self._http.pass_through(exchange, target, path, query=query)
         if surface.name == "passthrough":
-            return await self._http.pass_through(
-                exchange, target, path_of(exchange), query=query
-            )
+            return await self._http.pass_through(exchange, target, path_of(exchange), query=query)
         if surface.counts:
             return await counted(exchange)
         if surface.embeds:

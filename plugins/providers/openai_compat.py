@@ -15,12 +15,14 @@ from gateway import Exchange, Reply, Runtime, Secret, Target, hookimpl
 from gateway.dialects.presets import PRESETS, Preset
 from gateway.http_provider import HttpProvider, HttpSettings, path_of
 from gateway.openai_provider import edits, models_in, translated
+from gateway.structure import did_you_mean
 from gateway.translation import counted
 
 
 def _is_preset(_: Settings, attribute: attrs.Attribute[str | None], value: str | None) -> None:
     if value is not None and value not in PRESETS:
-        raise ValueError(f"{attribute.name}: there is no preset '{value}'; there are {', '.join(sorted(PRESETS))}.")
+        known = ", ".join(sorted(PRESETS))
+        raise ValueError(f"there is no preset '{value}'; there are {known}.{did_you_mean(value, PRESETS)}")
 
 
 @attrs.frozen(kw_only=True)

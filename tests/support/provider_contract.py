@@ -56,8 +56,10 @@ def _named(name: str, data: Mapping[str, Any]) -> bytes:
     return f"event: {name}\n".encode() + b"data: " + json.dumps({"type": name, **data}).encode() + b"\n\n"
 
 
-_STARTED: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
-            "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1}}  # fmt: skip
+_STARTED: dict[str, Any] = {
+    "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+    "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1},
+}  # fmt: skip
 ANTHROPIC = Spoken(
     body=json_bytes(
         _STARTED
