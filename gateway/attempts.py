@@ -17,7 +17,7 @@ from gateway.admission import Admission, Gate, enter_all, leave_all, try_enter_a
 from gateway.commit import committed
 from gateway.config import Config
 from gateway.dialects.complete import is_whole_json
-from gateway.dialects.openai_chat import usage_of
+from gateway.dialects.registry import client
 from gateway.errors import (
     GatewayError,
     Overloaded,
@@ -179,7 +179,7 @@ class Attempts:
                 _demand_success(reply, target)
             _demand_json(reply, target)
             if reply.usage is None:
-                reply.usage = usage_of(reply.body)
+                reply.usage = client(exchange.surface.dialect).usage(reply.body)
         return reply
 
     def _failed(

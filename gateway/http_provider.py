@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from time import time
+from time import perf_counter, time
 from typing import Any
+from urllib.parse import unquote_plus
 
 import attrs
 import orjson
 
 from gateway.answer import Answer
+from gateway.bearer import Token
 from gateway.dialects.capabilities import Capabilities
 from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
 from gateway.exchange import Exchange, Reply, Target
@@ -61,9 +63,12 @@ class HttpProvider:
         runtime: Runtime,
         headers: Mapping[str, str | Secret],
         base_url: str = "",
+        token: Token | None = None,
     ) -> None:
-        """``headers`` are the provider's own, its credential among them; the operator's come on top."""
-        every: dict[str, str | Secret] = {**headers, **settings.headers}
+        """``headers`` are the provider's own, its credential among them; the operator's come on top. ``token`` is a
+        credential that has to be fetched."""
+        own: dict[str, str | Secret] = {} if token is None else {"Authorization": token.secret.prefixed("Bearer ")}
+        every: dict[str, str | Secret] = {**headers, **own, **settings.headers}
         self.name = runtime.name
         self.models_ttl = runtime.config.models_ttl
         self.endpoint = runtime.upstream.endpoint(
@@ -75,9 +80,10 @@ class HttpProvider:
             client_cert=settings.client_cert,
             client_key=settings.client_key,
         )
-        secrets = (settings.api_key, *every.values())
+        secrets = (settings.api_key, token and token.secret, *every.values())
         self._secrets = [value for value in secrets if isinstance(value, Secret)]
         self._capabilities = runtime.models
+        self._token = token
 
     def caps(self, model: str) -> Capabilities:
         """What an upstream model can take."""
@@ -97,13 +103,16 @@ class HttpProvider:
         target: Target,
         path: str,
         *,
-        edits: Mapping[str, bytes] = {},
+        edits: Mapping[str, bytes | None] = {},
         query: str | None = None,
         headers: Mapping[str, str] = {},
         terminated: bool = True,
     ) -> Reply:
         """Send the client's bytes on, with the target's model in place of the client's and ``edits`` (JSON values by
-        name), and give back what comes. Raises ``UpstreamRefused`` with the provider's own answer."""
+        name; ``None`` takes a field out), and give back what comes.
+
+        Raises ``UpstreamRefused`` with the provider's own answer.
+        """
         payload = exchange.read_now() or await exchange.read()
         more = dict(headers)
         body: Any
@@ -115,9 +124,11 @@ class HttpProvider:
             wanted = dict(edits)
             named = target.model or exchange.model
             if named != payload.model and payload.model is not None and named is not None:
-                wanted["model"] = orjson.dumps(named)
+                wanted.setdefault("model", orjson.dumps(named))
             body = payload.edited(**wanted) if wanted else payload.raw
         asked = exchange.query if query is None else query
+        if self._token is not None and not self._token.fresh():
+            await self._fetched(self._token, exchange)
         answer = await self.endpoint.send(exchange, exchange.method, path, query=asked, body=body or None, headers=more)
         if answer.status >= 400:
             raise await self.passed_refusal(answer, target)
@@ -137,6 +148,7 @@ class HttpProvider:
     async def passed_refusal(self, answer: Answer, target: Target) -> UpstreamRefused:
         """An error answer, as the provider wrote it."""
         body = await answer.read(HOLD)
+        self._seen(answer.status)
         wait = retry_after(answer.headers, body, time())
         headers = to_client(answer.headers)
         kind = headers.get("content-type", "").lower()
@@ -148,7 +160,7 @@ class HttpProvider:
 
     def leaks(self, body: bytes) -> bool:
         """Whether our credential stands in it."""
-        return any(secret.reveal().encode() in body for secret in self._secrets)
+        return any((value := secret.reveal()) and value.encode() in body for secret in self._secrets)
 
     async def ask(
         self,
@@ -165,6 +177,8 @@ class HttpProvider:
         Raises ``UpstreamRefused`` with the provider's error in the client's dialect.
         """
         body = request if isinstance(request, bytes) else orjson.dumps(request)
+        if self._token is not None and not self._token.fresh():
+            await self._fetched(self._token, exchange)
         answer = await self.endpoint.send(exchange, "POST", path, query=query, body=body, headers=headers)
         if answer.status < 400:
             return answer
@@ -178,15 +192,41 @@ class HttpProvider:
         A body that shows our credential is not read.
         """
         raw = await answer.read(HOLD)
+        self._seen(answer.status)
         wait = retry_after(answer.headers, raw, time())
         status, code, message = read(answer.status, b"" if self.leaks(raw) else raw)
         return refused(exchange, status, code, message, retry_after=wait)
 
     async def healthy(self, path: str, headers: Mapping[str, str] = {}) -> str | None:
         """``check_health`` by asking for ``path``."""
+        await self.credential()
         answer = await self.endpoint.send(None, "GET", path, headers=headers)
         answer.close()
         return None if answer.status < 400 else f"answered {answer.status}"
+
+    async def credential(self) -> None:
+        """Have a credential, for calls that belong to no exchange. Raises ``UpstreamError``."""
+        if self._token is not None and not self._token.fresh():
+            await self._token.ready()
+
+    async def _fetched(self, token: Token, exchange: Exchange) -> None:
+        began = perf_counter()
+        try:
+            await token.ready()
+        finally:
+            exchange.upstream_seconds += perf_counter() - began
+
+    def _seen(self, status: int) -> None:
+        """What the status of a refusal says of our token."""
+        if status == 401 and self._token is not None:
+            self._token.refused()
+
+
+def without(query: str, *names: str) -> str:
+    """A query without the parameters called ``names``; the others as they were."""
+    if not any(name in query for name in names) and "%" not in query:
+        return query
+    return "&".join(part for part in query.split("&") if unquote_plus(part.partition("=")[0]) not in names)
 
 
 def path_of(exchange: Exchange) -> str:

@@ -349,3 +349,28 @@ def test_a_folded_body_is_what_it_was() -> None:
     assert payload.get("n") == 2
     assert payload.edited(model=b'"x"') == raw.replace(b'"m"', b'"x"')
     assert payload.json()["messages"][0]["content"] == "hi"
+
+
+_SPACES = st.sampled_from([b"", b" ", b"\n\t "])
+_MEMBERS = {
+    "model": b'"m"', "stream": b"true", "a": b'{"model":[1,2,","]}', "messages": b'[{"stream":"\\",\\""}]', "b": b"1",
+}  # fmt: skip
+
+
+@BOTH
+@given(names=st.lists(st.sampled_from(sorted(_MEMBERS)), unique=True), data=st.data(), adds=st.booleans())
+@example(names=["model"], data=None, adds=True)
+@example(names=["a", "model", "stream"], data=None, adds=False)
+def test_a_field_that_is_taken_out_takes_one_comma_along(read: Any, names: list[str], data: Any, adds: bool) -> None:
+    def space() -> bytes:
+        return data.draw(_SPACES) if data else b""
+
+    members = [
+        space() + b'"%b"' % name.encode() + space() + b":" + space() + _MEMBERS[name] + space() for name in names
+    ]
+    raw = b"{" + b",".join(members) + space() + b"}"
+    out = data.draw(st.sets(st.sampled_from(sorted(_MEMBERS)))) if data else {"model", "stream"}
+    edited = read(raw).edited(**dict.fromkeys(out), **({"new": b"2"} if adds else {}))
+    kept = {name: json.loads(_MEMBERS[name]) for name in names if name not in out}
+    assert json.loads(edited) == ({"new": 2} if adds else {}) | kept
+    assert list(json.loads(edited)) == ["new"] * adds + [name for name in names if name not in out]

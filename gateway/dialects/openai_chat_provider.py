@@ -49,6 +49,8 @@ def request_from_chat(
     _limit(request, caps)
     if request.get("stream") and usage:
         request["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
+    elif not usage:
+        request.pop("stream_options", None)
     return request, dropped.names
 
 
@@ -202,7 +204,9 @@ class Decoder:
             if data == b"[DONE]":
                 self.done = True
                 continue
-            chunks.append(self._chunk(name, data))
+            chunk = self._chunk(name, data)
+            if chunk.get("choices") or chunk.get("usage"):  # Azure's first one judges the prompt and has no id
+                chunks.append(chunk)
         return chunks
 
     def _chunk(self, name: str | None, data: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import attrs
+import orjson
 
 from gateway.dialects import (
     anthropic_client,
@@ -30,6 +31,7 @@ from gateway.dialects import (
     openai_responses_to_chat,
 )
 from gateway.events import StreamReader
+from gateway.exchange import Usage
 
 Translated = tuple[dict[str, Any], list[str]]
 """A request in another dialect, and the names of what it does not carry."""
@@ -63,6 +65,8 @@ class Client:
     """Status, code, message, request id → a whole error."""
     error_event: Callable[[int, str, str, str], bytes]
     """The same as the event that ends a stream."""
+    usage: Callable[[bytes], Usage | None] = openai_chat.usage_of
+    """What a whole answer in this dialect used."""
     count_to_chat: Callable[[Mapping[str, Any]], Translated] = lambda body: (dict(body), [])
     """The client's question for the number of tokens as a canonical request."""
     count_reply: Callable[[int], dict[str, Any]] = lambda tokens: {"input_tokens": tokens}
@@ -75,6 +79,20 @@ class Client:
 
 def _itself(body: Mapping[str, Any]) -> Translated:
     return dict(body), []
+
+
+def _usage_by(usage_of: Callable[[dict[str, Any]], Usage | None]) -> Callable[[bytes], Usage | None]:
+    def usage(body: bytes) -> Usage | None:
+        try:
+            told = orjson.loads(body)
+        except ValueError:
+            return None
+        # Gemini streams a list where nobody asks for events: the last piece has the whole count.
+        pieces = told if isinstance(told, list) else [told]
+        found = (usage_of(piece) for piece in reversed(pieces) if isinstance(piece, dict))
+        return next((each for each in found if each is not None), None)
+
+    return usage
 
 
 CLIENTS = {
@@ -101,6 +119,7 @@ CLIENTS = {
         reader=anthropic_messages_stream.Reader,
         error_body=anthropic_messages_reply.error_body,
         error_event=anthropic_messages_reply.error_event,
+        usage=_usage_by(anthropic_messages_reply.usage_of),
         count_to_chat=anthropic_client.count_to_chat,
     ),
     "gemini": Client(
@@ -111,6 +130,7 @@ CLIENTS = {
         reader=gemini_stream.Reader,
         error_body=gemini_error.error_body,
         error_event=gemini_error.error_event,
+        usage=_usage_by(gemini_reply.usage_of),
         count_to_chat=gemini_client.count_to_chat,
         count_reply=gemini_client.count_body,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote
 
 import attrs
 
@@ -12,7 +12,7 @@ from gateway import Exchange, Reply, Runtime, Secret, Target, hookimpl
 from gateway.dialects import gemini, gemini_embed, gemini_error, gemini_models, gemini_reply
 from gateway.dialects.gemini_stream import Decoder
 from gateway.errors import RouteNotFound
-from gateway.http_provider import HttpProvider, HttpSettings, path_of
+from gateway.http_provider import HttpProvider, HttpSettings, path_of, without
 from gateway.translation import answered, chat_of, counted, embedded, embeddings_of, in_turns, streamed
 
 
@@ -33,12 +33,13 @@ class Plugin:
     @hookimpl
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
         surface = exchange.surface
+        query = without(exchange.query, "key")  # some clients put their key for us there
         if surface.dialect == "gemini":
             action = exchange.tail.rpartition(":")[2]
             path = self._path(self._http.model(exchange, target), action)
-            return await self._http.pass_through(exchange, target, path, query=_query(exchange.query))
+            return await self._http.pass_through(exchange, target, path, query=query)
         if surface.name == "passthrough":
-            return await self._http.pass_through(exchange, target, path_of(exchange), query=_query(exchange.query))
+            return await self._http.pass_through(exchange, target, path_of(exchange), query=query)
         if surface.counts:
             return await counted(exchange)
         if surface.embeds:
@@ -80,10 +81,3 @@ class Plugin:
     @hookimpl
     async def check_health(self) -> str | None:
         return await self._http.healthy("/models?pageSize=1")
-
-
-def _query(query: str) -> str:
-    """The client's query without its key for us, which some clients put there."""
-    if "key=" not in query:
-        return query
-    return urlencode([(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "key"])

@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from typing import Any
 
 import attrs
-import orjson
 
 from gateway import Exchange, Reply, Runtime, Secret, Target, hookimpl
-from gateway.dialects import openai_chat_provider as dialect
 from gateway.dialects.presets import PRESETS, Preset
-from gateway.errors import InvalidRequest, UpstreamProtocolError
 from gateway.http_provider import HttpProvider, HttpSettings, path_of
-from gateway.translation import answered, chat_of, counted, embedded, embeddings_of, streamed
+from gateway.openai_provider import edits, embeddings, models_in, translated
+from gateway.structure import did_you_mean
+from gateway.translation import counted
 
 
 def _is_preset(_: Settings, attribute: attrs.Attribute[str | None], value: str | None) -> None:
     if value is not None and value not in PRESETS:
-        raise ValueError(f"{attribute.name}: there is no preset '{value}'; there are {', '.join(sorted(PRESETS))}.")
+        known = ", ".join(sorted(PRESETS))
+        raise ValueError(f"there is no preset '{value}'; there are {known}.{did_you_mean(value, PRESETS)}")
 
 
 @attrs.frozen(kw_only=True)
@@ -72,55 +72,25 @@ class Plugin:
     async def forward(self, exchange: Exchange, target: Target) -> Reply:
         surface = exchange.surface
         if surface.dialect in self._native:
-            edits = self._edits(exchange) if exchange.stream and surface.name in ("chat", "completions") else {}
-            path = path_of(exchange)
             return await self._http.pass_through(
-                exchange, target, path, edits=edits, terminated=self._preset.done_marker
+                exchange,
+                target,
+                path_of(exchange),
+                edits=edits(exchange, target, self._preset.stream_usage),
+                terminated=self._preset.done_marker,
             )
         if surface.counts:
             return await counted(exchange)
         if surface.embeds:
-            return await self._embed(exchange, target)
-        return await self._translated(exchange, target)
-
-    async def _embed(self, exchange: Exchange, target: Target) -> Reply:
-        request = {**await embeddings_of(exchange), "model": self._http.model(exchange, target)}
-        answer = await self._http.ask(exchange, "/embeddings", request, dialect.error_to_chat)
-        return await embedded(exchange, await answer.read(), None)
-
-    def _edits(self, exchange: Exchange) -> dict[str, bytes]:
-        """Ask for the usage of a stream whose client does not."""
-        if not self._preset.stream_usage:
-            return {}
-        options = exchange.payload.get("stream_options")
-        if options is not None and not isinstance(options, dict):
-            raise InvalidRequest("stream_options must be an object.")
-        if (options or {}).get("include_usage"):
-            return {}
-        exchange.notes["strip_usage"] = True
-        return {"stream_options": orjson.dumps({**(options or {}), "include_usage": True})}
-
-    async def _translated(self, exchange: Exchange, target: Target) -> Reply:
-        chat = await chat_of(exchange)
-        model = self._http.model(exchange, target)
-        caps = attrs.evolve(self._http.caps(model), **self._preset.capabilities)
-        request, dropped = dialect.request_from_chat(chat, model, caps=caps, usage=self._preset.stream_usage)
-        request, more = self._preset.fit(request)
-        exchange.drop((*dropped, *more))
-        answer = await self._http.ask(exchange, "/chat/completions", request, dialect.error_to_chat)
-        if exchange.stream:
-            return await streamed(exchange, answer, dialect.Decoder(self._preset.done_marker))
-        return await answered(exchange, answer, dialect.reply_to_chat, dialect.usage_of)
+            return await embeddings(self._http, exchange, target, "/embeddings")
+        return await translated(self._http, exchange, target, self._preset, "/chat/completions")
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:
         if self._models is not None:
             return [{"id": name} for name in self._models]
         listed = await self._http.endpoint.get_json("/models", self._http.models_ttl)
-        models = listed.get("data") if isinstance(listed, dict) else listed
-        if not isinstance(models, list):
-            raise UpstreamProtocolError("The provider's model list is not a list.", target=self._http.name)
-        return [model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
+        return models_in(listed, self._http.name)
 
     @hookimpl
     async def check_health(self) -> str | None:
