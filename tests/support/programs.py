@@ -14,7 +14,8 @@ REQUIRED = os.environ.get("GATEWAY_REQUIRE_PROGRAMS") == "1"
 """Set where a skip would hide a regression (continuous integration)."""
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
+    """Skips the test; fails it where nothing may be missing."""
     if REQUIRED:
         pytest.fail(f"{reason}, and GATEWAY_REQUIRE_PROGRAMS=1", pytrace=False)
     pytest.skip(reason)
@@ -23,7 +24,7 @@ def _missing(reason: str) -> NoReturn:
 def needs_program(name: str) -> str:
     """The path of a program; skips the test when it is not installed."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-    return path or _missing(f"{name} is not installed")
+    return path or missing(f"{name} is not installed")
 
 
 def recorded_data() -> Path:

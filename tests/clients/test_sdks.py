@@ -1,0 +1,75 @@
+"""Every client gets its types, its streams, its tool loop and its exceptions, whatever the provider speaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.testing import GatewayProcess
+from tests.clients.clients import CLIENTS, PROVIDERS, Client, findings
+from tests.support.vendors import INPUT, OUTPUT, PLAIN, RETRY_AFTER
+
+WAYS = ("whole", "stream", "tools", "tools stream")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("client")
+
+
+def each(clients: Iterable[Client]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("client", [pytest.param(client, id=client.name) for client in clients])
+
+
+@pytest.fixture
+def found(client: Client, gateway: GatewayProcess, folder: Path) -> Any:
+    return findings(client, gateway.url, folder)
+
+
+@each(CLIENTS)
+@pytest.mark.parametrize("provider_name", PROVIDERS)
+@pytest.mark.parametrize("way", WAYS)
+def test_an_answer_arrives(client: Client, found: Any, way: str, provider_name: str) -> None:
+    answer = found[f"by-{provider_name}"][way]
+    assert "raised" not in answer, answer["raised"]
+    if way in ("whole", "stream"):
+        assert answer["text"] == PLAIN
+        assert not answer["calls"]
+    else:
+        ((name, arguments),) = answer["calls"]
+        assert name == "weather"
+        assert (json.loads(arguments) if isinstance(arguments, str) else arguments) == {"city": "Oslo"}
+        assert answer["text"].startswith("The tool said: ") and "sunny in Oslo" in answer["text"]
+    if client.reports_usage:
+        assert answer["usage"] == [INPUT, OUTPUT]
+
+
+@each(client for client in CLIENTS if client.counts)
+@pytest.mark.parametrize("provider_name", PROVIDERS)
+def test_tokens_are_counted(client: Client, found: Any, provider_name: str) -> None:
+    assert found[f"by-{provider_name}"]["count"] > 0
+
+
+@each(CLIENTS)
+@pytest.mark.parametrize(("what", "status"), [("key", 401), ("model", 404)])
+def test_a_refusal_of_the_gateway_is_the_clients_own_exception(
+    client: Client, found: Any, what: str, status: int
+) -> None:
+    error = found["errors"][what]
+    assert (error["kind"], error["status"]) == (getattr(client, what), status), error["text"]
+
+
+@each(CLIENTS)
+@pytest.mark.parametrize("provider_name", PROVIDERS)
+@pytest.mark.parametrize(("status", "what"), [(429, "limit"), (500, "server"), (529, "overloaded")])
+def test_a_refusal_of_the_provider_is_the_clients_own_exception(
+    client: Client, found: Any, provider_name: str, status: int, what: str
+) -> None:
+    error = found["errors"][f"{provider_name} {status}"]
+    assert (error["kind"], error["status"]) == (getattr(client, what), status), error["text"]
+    if status == 429:
+        assert error["retry_after"] == RETRY_AFTER

@@ -1,0 +1,269 @@
+"""A provider of three vendors in one: OpenAI's chat, Anthropic's Messages and Gemini's API, scripted by one plan.
+
+It calls the tools of its plan one after another, a result at a time, and then says what the last one gave. The
+conversation it is sent is all it remembers: the number of tool results in there says where in the plan it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from gateway.testing import Call, event
+from gateway.testing.answers import JSON, SSE
+from gateway.testing.wire import json_bytes
+
+INPUT, OUTPUT = 11, 7
+"""Tokens every answer reports."""
+PLAIN = "Hello from the provider."
+"""What it says where no tools are offered."""
+RETRY_AFTER = "7"
+_STATUS = re.compile(r"status-(\d{3})")
+
+
+@attrs.frozen
+class Step:
+    """A tool to call."""
+
+    arguments: dict[str, Any]
+    name: str = ""
+    """As the client calls it; empty: the first one it offers."""
+
+
+@attrs.frozen
+class Turn:
+    """What the provider says next: either a tool call, or a text."""
+
+    text: str = ""
+    name: str = ""
+    arguments: str = ""
+    number: int = 0
+
+    @property
+    def call_id(self) -> str:
+        return f"call_{self.number}"
+
+
+@attrs.frozen
+class Asked:
+    """What a request comes to, whatever its dialect."""
+
+    model: str
+    tools: list[str]
+    results: list[str]
+    stream: bool
+
+
+CITY = (Step({"city": "Oslo"}),)
+
+
+class Vendors:
+    """The script of a ``ScriptedUpstream``. A model called ``…status-529…`` is refused with that status."""
+
+    def __init__(self, plan: Sequence[Step] = CITY) -> None:
+        self.plan = plan
+        self.asked: list[Asked] = []
+
+    async def __call__(self, call: Call) -> None:
+        if call.request.target.partition("?")[0].endswith("/count_tokens"):
+            await call.answer(200, json_bytes({"input_tokens": INPUT}), JSON)
+            return
+        read, whole, events, refusal = _dialect(call)
+        asked = read(call.request.json, call.request.target)
+        self.asked.append(asked)
+        if refused := _STATUS.search(asked.model):
+            status = int(refused[1])
+            headers = {**JSON, **({"Retry-After": RETRY_AFTER} if status == 429 else {})}
+            await call.answer(status, json_bytes(refusal(status)), headers)
+            return
+        turn = self._turn(asked)
+        if not asked.stream:
+            await call.answer(200, json_bytes(whole(turn, asked.model)), JSON)
+            return
+        await call.head(200, SSE)
+        for piece in events(turn, asked.model):
+            await call.chunk(piece)
+        await call.chunk(b"")
+
+    def _turn(self, asked: Asked) -> Turn:
+        done = len(asked.results)
+        if asked.tools and done < len(self.plan):
+            step = self.plan[done]
+            name = step.name or asked.tools[0]
+            assert name in asked.tools, f"{name} is not among {asked.tools}"
+            return Turn(name=name, arguments=json.dumps(step.arguments), number=done)
+        return Turn(text=f"The tool said: {asked.results[-1]}" if done else PLAIN)
+
+
+_Dialect = tuple[
+    Callable[[Any, str], Asked],
+    Callable[[Turn, str], Any],
+    Callable[[Turn, str], Iterator[bytes]],
+    Callable[[int], Any],
+]
+
+
+def _dialect(call: Call) -> _Dialect:
+    path = call.request.target.partition("?")[0]
+    if path.endswith("/chat/completions"):
+        return _read_chat, _chat, _chat_events, _chat_error
+    if path.endswith("/messages"):
+        return _read_messages, _message, _message_events, _message_error
+    if "enerateContent" in path:
+        return _read_contents, _candidate, _candidate_events, _candidate_error
+    raise LookupError(f"nothing is served at {path}")
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content)
+    return str(content)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\S*\s*", text)[:-1]
+
+
+def _halves(text: str) -> tuple[str, str]:
+    return text[: len(text) // 2], text[len(text) // 2 :]
+
+
+# OpenAI chat
+
+
+def _read_chat(body: Any, _: str) -> Asked:
+    tools = [tool["function"]["name"] for tool in body.get("tools") or ()]
+    results = [_text(message["content"]) for message in body["messages"] if message["role"] == "tool"]
+    return Asked(body["model"], tools, results, bool(body.get("stream")))
+
+
+_CHAT_USAGE = {"prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}
+
+
+def _chat(turn: Turn, model: str) -> Any:
+    message: dict[str, Any] = {"role": "assistant", "content": turn.text or None}
+    if turn.name:
+        function = {"name": turn.name, "arguments": turn.arguments}
+        message["tool_calls"] = [{"id": turn.call_id, "type": "function", "function": function}]
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if turn.name else "stop"}
+    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1700000000, "model": model}
+    return {**head, "choices": [choice], "usage": _CHAT_USAGE}
+
+
+def _chat_events(turn: Turn, model: str) -> Iterator[bytes]:
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": model}
+    deltas: list[Any] = [{"role": "assistant", "content": None if turn.name else ""}]
+    if turn.name:
+        first = {"index": 0, "id": turn.call_id, "type": "function", "function": {"name": turn.name, "arguments": ""}}
+        deltas.append({"tool_calls": [first]})
+        for half in _halves(turn.arguments):
+            deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": half}}]})
+    deltas += [{"content": word} for word in _words(turn.text)]
+    for delta in deltas:
+        yield event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    reason = "tool_calls" if turn.name else "stop"
+    yield event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    yield event({**head, "choices": [], "usage": _CHAT_USAGE})
+    yield event(b"[DONE]")
+
+
+def _chat_error(status: int) -> Any:
+    return {"error": {"message": "Not now.", "type": "server_error", "param": None, "code": None}}
+
+
+# Anthropic Messages
+
+
+def _read_messages(body: Any, _: str) -> Asked:
+    blocks = [
+        block for message in body["messages"] if isinstance(message["content"], list) for block in message["content"]
+    ]
+    results = [_text(block.get("content", "")) for block in blocks if block["type"] == "tool_result"]
+    return Asked(body["model"], [tool["name"] for tool in body.get("tools") or ()], results, bool(body.get("stream")))
+
+
+def _message(turn: Turn, model: str) -> Any:
+    block: dict[str, Any] = {"type": "text", "text": turn.text}
+    if turn.name:
+        block = {"type": "tool_use", "id": turn.call_id, "name": turn.name, "input": json.loads(turn.arguments)}
+    return {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [block],
+        "stop_reason": "tool_use" if turn.name else "end_turn", "stop_sequence": None,
+        "usage": {"input_tokens": INPUT, "output_tokens": OUTPUT},
+    }  # fmt: skip
+
+
+def _message_events(turn: Turn, model: str) -> Iterator[bytes]:
+    whole = _message(turn, model)
+    (block,) = whole["content"]
+    start = {**whole, "content": [], "stop_reason": None, "usage": {"input_tokens": INPUT, "output_tokens": 1}}
+    deltas: list[Any]
+    if turn.name:
+        block = {**block, "input": {}}
+        deltas = [{"type": "input_json_delta", "partial_json": part} for part in ("", *_halves(turn.arguments))]
+    else:
+        block = {**block, "text": ""}
+        deltas = [{"type": "text_delta", "text": word} for word in _words(turn.text)]
+    ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+    for each in (
+        {"type": "message_start", "message": start},
+        {"type": "ping"},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": ending, "usage": {"output_tokens": OUTPUT}},
+        {"type": "message_stop"},
+    ):
+        yield b"event: " + each["type"].encode() + b"\n" + event(each)
+
+
+def _message_error(status: int) -> Any:
+    kind = {429: "rate_limit_error", 529: "overloaded_error"}.get(status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": "Not now."}, "request_id": "req_1"}
+
+
+# Gemini
+
+
+def _read_contents(body: Any, target: str) -> Asked:
+    model, _, action = target.partition("?")[0].rpartition("/models/")[2].rpartition(":")
+    declared = [each for tool in body.get("tools") or () for each in tool.get("functionDeclarations") or ()]
+    parts = [part for content in body["contents"] for part in content.get("parts") or ()]
+    results = [json.dumps(part["functionResponse"]["response"]) for part in parts if "functionResponse" in part]
+    return Asked(model, [each["name"] for each in declared], results, action == "streamGenerateContent")
+
+
+_GEMINI_USAGE = {"promptTokenCount": INPUT, "candidatesTokenCount": OUTPUT, "totalTokenCount": INPUT + OUTPUT}
+
+
+def _contents(parts: list[Any], reason: str | None, model: str) -> Any:
+    candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "index": 0}
+    if reason is not None:
+        candidate["finishReason"] = reason
+    return {"candidates": [candidate], "usageMetadata": _GEMINI_USAGE, "modelVersion": model, "responseId": "r1"}
+
+
+def _parts(turn: Turn) -> list[Any]:
+    if turn.name:
+        return [{"functionCall": {"id": turn.call_id, "name": turn.name, "args": json.loads(turn.arguments)}}]
+    return [{"text": word} for word in _words(turn.text)]
+
+
+def _candidate(turn: Turn, model: str) -> Any:
+    return _contents([{"text": turn.text}] if turn.text else _parts(turn), "STOP", model)
+
+
+def _candidate_events(turn: Turn, model: str) -> Iterator[bytes]:
+    *rest, last = _parts(turn)
+    for part in rest:
+        yield event(_contents([part], None, model))
+    yield event(_contents([last], "STOP", model))
+
+
+def _candidate_error(status: int) -> Any:
+    word = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE"}.get(status, "INTERNAL")
+    return {"error": {"code": status, "message": "Not now.", "status": word}}
