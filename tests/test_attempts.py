@@ -493,7 +493,7 @@ async def test_clients_that_leave_count_as_nothing(scene: Scene) -> None:
 
 
 async def test_one_call_finds_out_whether_a_target_is_well_again(scene: Scene, clock: Clock) -> None:
-    await scene.start("[retry]\nattempts = 1\n[breaker]\nfailures = 1")
+    await scene.start('[retry]\nattempts = 1\n[breaker]\nfailures = 1\nmax_open = "60s"')
     scene.scripts([error(500), delayed(0.1, error(500)), delayed(0.1, chat("well")), chat("well")])
     assert (await scene.ask("alone")).status == 500
     for ahead, outcome, wait in ((5.0, 500, "10"), (15.0, 200, None)):

@@ -173,7 +173,7 @@ async def test_targets_come_with_shares_and_all_that_holds_for_them(tmp_path: Pa
     assert second.at_once == {"a": 4}
     assert first.timeouts is None and first.retry_ambiguous
     (slow,) = (await explain(tmp_path, ALL, "all", "slow")).targets
-    assert slow.timeouts == {"connect": 5.0, "first_token": 60.0, "idle": 9.0, "total": 0.0}
+    assert slow.timeouts == {"connect": 5.0, "head": 0.0, "first_token": 60.0, "idle": 9.0, "total": 0.0}
     assert not slow.retry_ambiguous and slow.at_once == {}
 
 

@@ -65,8 +65,7 @@ def test_everything_is_said_once_and_in_order() -> None:
         "fallback    'o' is skipped: none matches",
         "retry       3 calls for one request at most, fallbacks among them; further calls up to 20% of the first ones; "
         "waits before the same target is called again grow from 0.25 s at most to 4 s",
-        "breaker     5 failures in a row or 50% of at least 20 calls within 30 s failed: "
-        "left alone for 5 s, up to 60 s",
+        "breaker     5 failures in a row or 50% of at least 20 calls within 30 s failed: left alone for 5 s, up to 8 s",
         "cache       yes: what has temperature 0",
     ]
 

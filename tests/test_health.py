@@ -183,6 +183,7 @@ TWO_KEYS = f"""
 chain = ["auth", "troubled"]
 [breaker]
 open_for = "50s"
+max_open = "50s"
 [models.m]
 targets = [{{ provider = "echo", model = "down" }}, {{ provider = "echo", model = "fine" }}]
 [keys.all]

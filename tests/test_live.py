@@ -55,7 +55,7 @@ async def test_gates_are_told_with_their_limits() -> None:
                 "p/m": {"running": 0, "waiting": 0, "limit": 2, "refused": 0},
             },
         }
-        assert live.told(Runtime(config, upstream), 0.0) == {"targets": {}, "gates": {}}
+        assert live.told(Runtime(Config(), upstream), 0.0) == {"targets": {}, "gates": {}}
     finally:
         await upstream.close()
 

@@ -349,7 +349,7 @@ CONFIG = """
 [plugins]
 chain = ["request_id", "logging", "metrics"]
 [retry]
-attempts = 1
+attempts = $attempts
 
 [providers.stub]
 type = "openai_compat"
@@ -366,7 +366,7 @@ fallbacks = ["m"]
 
 @pytest.fixture
 def gateway(gateway_server: GatewayFactory, upstream: ScriptedUpstream) -> GatewayProcess:
-    return gateway_server(CONFIG, upstream=upstream.url)
+    return gateway_server(CONFIG, upstream=upstream.url, attempts="1")
 
 
 @pytest.fixture
@@ -415,7 +415,7 @@ def test_counts_and_labels_go_on_over_reloads_within_their_bound() -> None:
         observed = Observed.__new__(Observed)
         observed.runtime = make_runtime(
             config=CONFIGURED, upstream=SimpleNamespace(stats=dict), hook_stats=HookStats(),
-            keep=lambda key, make: kept.setdefault(key, make()),
+            keep=lambda key, make: kept.setdefault(key, make()), targets=Targets(), admission=Admission(CONFIGURED),
         )  # fmt: skip
         observed.plugin = metrics.Plugin(metrics.Settings(**settings), observed.runtime)
         observed.plugin.on_startup(observed.runtime)
@@ -435,7 +435,9 @@ def test_counts_and_labels_go_on_over_reloads_within_their_bound() -> None:
     assert after.value("hookgate_in_flight") == 1
 
 
-async def test_a_real_gateway_counts_its_fallbacks(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
+async def test_a_real_gateway_counts_its_fallbacks(gateway_server: GatewayFactory, upstream: ScriptedUpstream) -> None:
+    gateway = gateway_server(CONFIG, upstream=upstream.url, attempts="2")
+
     async def script(call: Call) -> None:
         await (error(503) if call.request.json["model"] == "down" else chat("hello"))(call)
 
