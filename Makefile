@@ -4,6 +4,7 @@
 #   make test    run the tests (ARGS="tests/test_config.py -k secret")
 #   make check   lint, formatting, types
 #   make bench   CPU per request beside a textbook proxy (ARGS="--quick")
+#   make docs    write the generated pages of docs/ anew
 #   make lock    resolve setup.cfg anew (ARGS="--upgrade-package aiohttp", or "--upgrade" for all)
 #   make clean   remove what the above made
 
@@ -19,7 +20,7 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	"$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-.PHONY: run test check bench lock clean
+.PHONY: run test check bench docs lock clean
 
 run: $(VENV)/.core
 	exec $(BIN)/gateway serve --config $(CONFIG) $(ARGS)
@@ -50,6 +51,9 @@ $(VENV)/.made:
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not Python 3.11 or newer with the venv module." >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	@touch $@
+
+docs: $(VENV)/.core
+	$(BIN)/python -m docs.dialects
 
 # Run with the oldest Python we support: what newer ones leave out is then still locked.
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \

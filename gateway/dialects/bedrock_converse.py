@@ -115,7 +115,7 @@ def _blocks(
         known |= {"refusal", "reasoning_content", "reasoning_details", "tool_calls"}
         if (refusal := message.get("refusal")) and not blocks:
             blocks = [{"text": refusal}]
-        blocks = [*_thoughts(message, dropped), *blocks, *_calls(message.get("tool_calls"), where)]
+        blocks = [*_thoughts(message, dropped), *blocks, *_calls(message.get("tool_calls"), where, dropped)]
     if blocks and (mark := cache_point(message)):
         blocks.append(mark)
     dropped.others(message, known, "messages.")
@@ -151,7 +151,7 @@ def _tool_id(call_id: Any, where: str) -> str:
     )
 
 
-def _calls(calls: Any, where: str) -> Iterable[dict[str, Any]]:
+def _calls(calls: Any, where: str, dropped: Dropped) -> Iterable[dict[str, Any]]:
     if calls is not None and not isinstance(calls, list):
         raise InvalidRequest(f"{where}.tool_calls: must be a list.")
     for index, call in enumerate(calls or ()):
@@ -159,6 +159,7 @@ def _calls(calls: Any, where: str) -> Iterable[dict[str, Any]]:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(name := function.get("name"), str):
             raise InvalidRequest(f"{place}.function.name: must be a string.")
+        dropped.others(call, ("id", "type", "function", "index"), "messages.tool_calls.")
         made = {"name": name, "input": _arguments(function.get("arguments"), f"{place}.function.arguments")}
         yield {"toolUse": {"toolUseId": _tool_id(call.get("id"), f"{place}.id"), **made}}
 

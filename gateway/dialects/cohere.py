@@ -126,7 +126,7 @@ def _message(message: Any, where: str, caps: Capabilities, dropped: Dropped) -> 
     result: dict[str, Any] = {"role": _ROLES[role], "content": content}
     if role == "assistant":
         known |= {"refusal", "reasoning_content", "tool_calls"}
-        result = _assistant(message, content, where)
+        result = _assistant(message, content, where, dropped)
     elif role == "tool":
         known |= {"tool_call_id", "name"}
         result["tool_call_id"] = message.get("tool_call_id")
@@ -134,7 +134,7 @@ def _message(message: Any, where: str, caps: Capabilities, dropped: Dropped) -> 
     return result
 
 
-def _assistant(message: Mapping[str, Any], said: Any, where: str) -> dict[str, Any]:
+def _assistant(message: Mapping[str, Any], said: Any, where: str, dropped: Dropped) -> dict[str, Any]:
     result: dict[str, Any] = {"role": "assistant"}
     text = said or message.get("refusal") or ""
     if isinstance(text, list):
@@ -142,7 +142,7 @@ def _assistant(message: Mapping[str, Any], said: Any, where: str) -> dict[str, A
     thoughts = message.get("reasoning_content")
     content = [{"type": "thinking", "thinking": thoughts}] if thoughts else []
     if calls := message.get("tool_calls"):
-        result["tool_calls"] = _calls(calls, where)
+        result["tool_calls"] = _calls(calls, where, dropped)
         if text:
             result["tool_plan"] = text
         if content:
@@ -181,7 +181,7 @@ def _image(image: Any, where: str) -> Any:
     return image
 
 
-def _calls(calls: Any, where: str) -> list[dict[str, Any]]:
+def _calls(calls: Any, where: str, dropped: Dropped) -> list[dict[str, Any]]:
     if not isinstance(calls, list):
         raise InvalidRequest(f"{where}.tool_calls: must be a list.")
     made: list[dict[str, Any]] = []
@@ -189,6 +189,7 @@ def _calls(calls: Any, where: str) -> list[dict[str, Any]]:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(name := function.get("name"), str):
             raise InvalidRequest(f"{where}.tool_calls[{index}].function.name: must be a string.")
+        dropped.others(call, ("id", "type", "function", "index"), "messages.tool_calls.")
         arguments = function.get("arguments") or "{}"
         made.append({"id": call.get("id"), "type": "function", "function": {"name": name, "arguments": arguments}})
     return made

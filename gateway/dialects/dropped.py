@@ -18,6 +18,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True,), "service_tier": ("auto", "default"), "store": (False,), "strict": (False,),
     "verbosity": ("medium",),
 }  # fmt: skip
+_ASKS_EMPTY = frozenset({"web_search_options"})  # being there is what it asks with
 
 
 class Dropped:
@@ -34,7 +35,8 @@ class Dropped:
     def others(self, table: Mapping[str, Any], known: Collection[str], prefix: str = "") -> None:
         """Add the fields of ``table`` that are not ``known``, where their value asks for something."""
         for name, value in table.items():
-            if name not in known and value is not None and value not in ([], {}, *_NEUTRAL.get(name, ())):
+            nothing = () if name in _ASKS_EMPTY else ([], {}, *_NEUTRAL.get(name, ()))
+            if name not in known and value is not None and value not in nothing:
                 self.add(prefix + name)
 
     @property

@@ -218,7 +218,7 @@ def _message(message: Any, where: str, called: dict[str, str], dropped: Dropped)
         if thinking := message.get("reasoning_content") or message.get("reasoning"):
             result["thinking"] = thinking
         if calls := message.get("tool_calls"):
-            result["tool_calls"] = _tool_calls(calls, where, called)
+            result["tool_calls"] = _tool_calls(calls, where, called, dropped)
     elif role == "tool":
         known |= {"name", "tool_call_id"}
         if (call_id := message.get("tool_call_id")) is not None:
@@ -268,7 +268,7 @@ def _image(image: Any, where: str, dropped: Dropped) -> str:
     return data
 
 
-def _tool_calls(calls: Any, where: str, called: dict[str, str]) -> list[dict[str, Any]]:
+def _tool_calls(calls: Any, where: str, called: dict[str, str], dropped: Dropped) -> list[dict[str, Any]]:
     if not isinstance(calls, list):
         raise InvalidRequest(f"{where}.tool_calls: must be a list.")
     result: list[dict[str, Any]] = []
@@ -277,6 +277,7 @@ def _tool_calls(calls: Any, where: str, called: dict[str, str]) -> list[dict[str
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(name := function.get("name"), str):
             raise InvalidRequest(f"{place}.name: must be a string.")
+        dropped.others(call, ("id", "type", "function", "index"), "messages.tool_calls.")
         made: dict[str, Any] = {"function": {"name": name, "arguments": _arguments(function.get("arguments"), place)}}
         if (call_id := call.get("id")) is not None:
             made["id"] = call_id

@@ -88,6 +88,8 @@ def _message(message: Mapping[str, Any], dropped: Dropped) -> dict[str, Any]:
             dropped.add("reasoning_details")
     if calls := kept.get("tool_calls"):
         kept["tool_calls"] = [_without(call, _CALL) for call in calls]
+        if any(call.get("extra_content") for call in calls):
+            dropped.add("messages.tool_calls.extra_content")
     if isinstance(content := kept.get("content"), list):
         parts = [_without(part, _CALL) if isinstance(part, dict) else part for part in content]
         if kept.get("role") == "tool":
