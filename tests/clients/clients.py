@@ -58,17 +58,19 @@ def node() -> list[str]:
     return [needs_program("node")]
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Nothing of the machine's own but where programs are: no keys, no proxies, no configuration."""
-    return {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_PROXY": "127.0.0.1", "LANG": "C.UTF-8", **more}
+def run(
+    command: list[str], folder: Path, outside: str, *, within: float = 60.0, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a client in ``folder``, with nothing of the machine's own but where programs are: no keys, no configuration.
 
-
-def run(command: list[str], folder: Path, *, within: float = 60.0, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a client in ``folder``. Raises ``subprocess.TimeoutExpired``."""
+    ``outside`` is the proxy to any host but this one. Raises ``subprocess.TimeoutExpired``.
+    """
+    proxies = {name: outside for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+    kept = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1"}
     return subprocess.run(
         command,
         cwd=folder,
-        env=environment(folder, **env),
+        env={**kept, **proxies, **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -77,11 +79,12 @@ def run(command: list[str], folder: Path, *, within: float = 60.0, **env: str) -
 
 
 @cache
-def findings(client: Client, url: str, folder: Path) -> Any:
+def findings(client: Client, url: str, outside: str, folder: Path) -> Any:
     """What the driver of a client reports."""
     done = run(
         client.command,
         folder,
+        outside,
         GATEWAY_URL=url,
         GATEWAY_KEY=KEY,
         GATEWAY_MODELS=",".join(f"by-{provider}" for provider in PROVIDERS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import report
@@ -39,7 +40,7 @@ def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) ->
         messages.append(message)
         for call in message.tool_calls:
             calls.append([call.function.name, call.function.arguments])
-            text = report.weather(call.function.parsed_arguments["city"] if streamed else "Oslo")
+            text = report.weather(**json.loads(call.function.arguments))
             messages.append({"role": "tool", "tool_call_id": call.id, "content": text})
 
 
