@@ -42,7 +42,7 @@ class ClaudeCode:
         """The events of a run, of which the last one is its result."""
         arguments = ["-p", question, "--model", model, "--allowedTools", "Bash,Read,Write"]
         arguments += ["--output-format", "stream-json", "--verbose"]
-        done = run([*self.command, *arguments], self.folder, self._outside, **{**self._env, **env})
+        done = run([*self.command, *arguments], self.folder, self._outside, {**self._env, **env})
         events = [json.loads(line) for line in done.stdout.splitlines()]
         assert events, done.stderr
         return events

@@ -46,7 +46,7 @@ class Codex:
 
     def ask(self, question: str, model: str, *arguments: str, **env: str) -> Events:
         command = [*self.command, "--model", model, *arguments, question]
-        done = run(command, self.folder, self._outside, **{**self._env, **env})
+        done = run(command, self.folder, self._outside, {**self._env, **env})
         events = [json.loads(line) for line in done.stdout.splitlines()]
         assert events, done.stderr
         return events

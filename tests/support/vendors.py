@@ -218,6 +218,7 @@ def _message_events(turn: Turn, model: str) -> Iterator[bytes]:
     yield _named({"type": "message_start", "message": start})
     yield _named({"type": "ping"})
     for index, block in enumerate(whole["content"]):
+        empty: dict[str, Any]
         deltas: list[Any]
         if block["type"] == "text":
             empty, deltas = {"text": ""}, [{"type": "text_delta", "text": word} for word in _words(block["text"])]

@@ -25,10 +25,10 @@ def ask(key: str, model: str) -> Any:
     return connect(key).chat.completions.create(model=model, messages=[{"role": "user", "content": report.QUESTION}])
 
 
-def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) -> dict[str, Any]:
+def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) -> Any:
     messages: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": report.QUESTION}]
     more = {"tools": tools} if tools else {}
-    calls = []
+    calls: list[Any] = []
     while True:
         answer = _completion(streamed, model=model, messages=messages, **more)
         message = answer.choices[0].message
