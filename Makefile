@@ -2,6 +2,7 @@
 #
 #   make run     start the gateway with gateway.toml (CONFIG=other.toml, ARGS="--port 9000")
 #   make test    run the tests (ARGS="tests/test_config.py -k secret")
+#   make test-clients  drive the real clients (openai, anthropic, Claude Code, Codex, …); wants node and npm
 #   make check   lint, formatting, types
 #   make bench   CPU per request beside a textbook proxy (ARGS="--quick")
 #   make docs    write the generated pages of docs/ anew
@@ -20,13 +21,19 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	"$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-.PHONY: run test check bench docs lock clean
+.PHONY: run test test-clients check bench docs lock clean
 
 run: $(VENV)/.core
 	exec $(BIN)/gateway serve --config $(CONFIG) $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+CLIENTS := $(patsubst tests/clients/python/%.txt,$(VENV)/clients/%/.made,$(wildcard tests/clients/python/*.txt))
+JS := tests/clients/js
+
+test-clients: $(VENV)/.dev $(CLIENTS) $(JS)/node_modules/.made
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -55,6 +62,17 @@ $(VENV)/.made:
 docs: $(VENV)/.core
 	$(BIN)/python -m docs.dialects
 
+# Clients differ in what they pin: a virtual environment for each group that goes together.
+$(VENV)/clients/%/.made: tests/clients/python/%.txt $(VENV)/.made
+	"$(PYTHON)" -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
+	@touch $@
+
+# Without npm the JavaScript clients' tests are skipped.
+$(JS)/node_modules/.made: $(JS)/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix $(JS) --no-audit --no-fund --ignore-scripts && touch $@; \
+	else echo "npm is not installed" >&2; fi
+
 # Run with the oldest Python we support: what newer ones leave out is then still locked.
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(ARGS)
@@ -67,5 +85,5 @@ lock: $(VENV)/.made
 	$(COMPILE) --extra test --extra lint --extra workers --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(JS)/node_modules build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find gateway plugins tests bench -name __pycache__ -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ PYTHONS = ROOT / ".venv/clients"
 NODE_MODULES = HERE / "js/node_modules"
 PROVIDERS = ("openai", "anthropic", "gemini")
 KEY = "hg-clients-alice"
+WITHIN = 90.0
+"""Seconds a run of a client may take."""
 
 
 @attrs.frozen(kw_only=True)
@@ -58,40 +61,42 @@ def node() -> list[str]:
     return [needs_program("node")]
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Nothing of the machine's own but where programs are: no keys, no proxies, no configuration."""
-    return {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_PROXY": "127.0.0.1", "LANG": "C.UTF-8", **more}
+def run(command: list[str], folder: Path, outside: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a client in ``folder``, with nothing of the machine's own but where programs are: no keys, no configuration.
 
-
-def run(command: list[str], folder: Path, *, within: float = 60.0, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a client in ``folder``. Raises ``subprocess.TimeoutExpired``."""
+    ``outside`` is the proxy to any host but this one. Raises ``subprocess.TimeoutExpired``.
+    """
+    proxies = {name: outside for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+    kept = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1"}
     return subprocess.run(
         command,
         cwd=folder,
-        env=environment(folder, **env),
+        env={**kept, **proxies, **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=within,
+        timeout=WITHIN,
     )
 
 
 @cache
-def findings(client: Client, url: str, folder: Path) -> Any:
+def findings(client: Client, url: str, outside: str, folder: Path) -> Any:
     """What the driver of a client reports."""
-    done = run(
-        client.command,
-        folder,
-        GATEWAY_URL=url,
-        GATEWAY_KEY=KEY,
-        GATEWAY_MODELS=",".join(f"by-{provider}" for provider in PROVIDERS),
-        GATEWAY_PROVIDERS=",".join(PROVIDERS),
-    )
+    asked = {
+        "GATEWAY_URL": url,
+        "GATEWAY_KEY": KEY,
+        "GATEWAY_MODELS": ",".join(f"by-{provider}" for provider in PROVIDERS),
+        "GATEWAY_PROVIDERS": ",".join(PROVIDERS),
+    }
+    done = run(client.command, folder, outside, asked)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 CLIENTS = (
+    Client(name="openai-js-chat", driver="openai_chat.mjs"),
+    Client(name="openai-js-responses", driver="openai_responses.mjs"),
+    Client(name="anthropic-js", driver="anthropic_messages.mjs", overloaded="OverloadedError"),
     Client(name="openai-python-chat", driver="openai_chat.py", group="current"),
     Client(name="openai-python-responses", driver="openai_responses.py", group="current"),
     *(

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.testing import GatewayFactory, GatewayProcess, ScriptedUpstream, free_ports
+from gateway.testing import GatewayFactory, GatewayProcess, ScriptedUpstream, free_ports, hang_up
 from tests.clients.clients import KEY
-from tests.support.vendors import CITY, Vendors
+from tests.support.vendors import CITIES, Vendors
 
 CONFIG = f"""
 [retry]
@@ -47,20 +47,32 @@ def provider_port() -> int:
     return free_ports(1)[0]
 
 
-@pytest.fixture(scope="session")
-def provider(provider_port: int) -> Iterator[Vendors]:
-    """The provider behind every model, in a thread of its own: clients are waited for without an event loop."""
-    vendors = Vendors()
+def _serve(upstream: ScriptedUpstream) -> Iterator[None]:
+    """In a thread of its own: clients are waited for without an event loop."""
     with asyncio.Runner() as runner:
-        upstream = ScriptedUpstream(vendors, port=provider_port)
         runner.run(upstream.__aenter__())
         loop = runner.get_loop()
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
-        yield vendors
+        yield
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         runner.run(upstream.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def provider(provider_port: int) -> Iterator[Vendors]:
+    """The provider behind every model."""
+    vendors = Vendors()
+    yield from (vendors for _ in _serve(ScriptedUpstream(vendors, port=provider_port)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def outside() -> Iterator[ScriptedUpstream]:
+    """The proxy of all clients: what they want of any other host than the gateway's comes here, and is nothing."""
+    upstream = ScriptedUpstream(hang_up)
+    yield from (upstream for _ in _serve(upstream))
+    assert [request.head.start for request in upstream.requests] == []
 
 
 @pytest.fixture
@@ -68,7 +80,7 @@ def vendors(provider: Vendors) -> Iterator[Vendors]:
     """The provider, for a test with a plan of its own."""
     provider.asked.clear()
     yield provider
-    provider.plan = CITY
+    provider.plan = CITIES
 
 
 @pytest.fixture(scope="module")

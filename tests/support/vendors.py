@@ -1,6 +1,6 @@
 """A provider of three vendors in one: OpenAI's chat, Anthropic's Messages and Gemini's API, scripted by one plan.
 
-It calls the tools of its plan one after another, a result at a time, and then says what the last one gave. The
+It calls the tools of its plan, those of one round together, and after the last round says what that one gave. The
 conversation it is sent is all it remembers: the number of tool results in there says where in the plan it is.
 """
 
@@ -34,18 +34,25 @@ class Step:
     """As the client calls it; empty: the first one it offers."""
 
 
+Plan = Sequence[Sequence[Step]]
+"""Rounds of tools to call together."""
+
+
+@attrs.frozen
+class ToolCall:
+    """A call as it is sent."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 @attrs.frozen
 class Turn:
-    """What the provider says next: either a tool call, or a text."""
+    """What the provider says next: a text, or else tool calls."""
 
     text: str = ""
-    name: str = ""
-    arguments: str = ""
-    number: int = 0
-
-    @property
-    def call_id(self) -> str:
-        return f"call_{self.number}"
+    calls: Sequence[ToolCall] = ()
 
 
 @attrs.frozen
@@ -58,13 +65,13 @@ class Asked:
     stream: bool
 
 
-CITY = (Step({"city": "Oslo"}),)
+CITIES = ((Step({"city": "Oslo"}), Step({"city": "Bergen"})),)
 
 
 class Vendors:
     """The script of a ``ScriptedUpstream``. A model called ``…status-529…`` is refused with that status."""
 
-    def __init__(self, plan: Sequence[Step] = CITY) -> None:
+    def __init__(self, plan: Plan = CITIES) -> None:
         self.plan = plan
         self.asked: list[Asked] = []
 
@@ -90,13 +97,19 @@ class Vendors:
         await call.chunk(b"")
 
     def _turn(self, asked: Asked) -> Turn:
-        done = len(asked.results)
-        if asked.tools and done < len(self.plan):
-            step = self.plan[done]
-            name = step.name or asked.tools[0]
-            assert name in asked.tools, f"{name} is not among {asked.tools}"
-            return Turn(name=name, arguments=json.dumps(step.arguments), number=done)
-        return Turn(text=f"The tool said: {asked.results[-1]}" if done else PLAIN)
+        done, latest = len(asked.results), 0
+        for steps in self.plan if asked.tools else ():
+            if not done:
+                return Turn(calls=[_called(step, asked, index) for index, step in enumerate(steps)])
+            assert done >= len(steps), f"not every call of a round has its result: {asked.results}"
+            done, latest = done - len(steps), len(steps)
+        return Turn(text=f"The tools said: {' and '.join(asked.results[-latest:])}" if latest else PLAIN)
+
+
+def _called(step: Step, asked: Asked, index: int) -> ToolCall:
+    name = step.name or asked.tools[0]
+    assert name in asked.tools, f"{name} is not among {asked.tools}"
+    return ToolCall(f"call_{len(asked.results) + index}", name, json.dumps(step.arguments))
 
 
 _Dialect = tuple[
@@ -146,26 +159,28 @@ _CHAT_USAGE = {"prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_token
 
 def _chat(turn: Turn, model: str) -> Any:
     message: dict[str, Any] = {"role": "assistant", "content": turn.text or None}
-    if turn.name:
-        function = {"name": turn.name, "arguments": turn.arguments}
-        message["tool_calls"] = [{"id": turn.call_id, "type": "function", "function": function}]
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if turn.name else "stop"}
+    if turn.calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in turn.calls
+        ]
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if turn.calls else "stop"}
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1700000000, "model": model}
     return {**head, "choices": [choice], "usage": _CHAT_USAGE}
 
 
 def _chat_events(turn: Turn, model: str) -> Iterator[bytes]:
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": model}
-    deltas: list[Any] = [{"role": "assistant", "content": None if turn.name else ""}]
-    if turn.name:
-        first = {"index": 0, "id": turn.call_id, "type": "function", "function": {"name": turn.name, "arguments": ""}}
-        deltas.append({"tool_calls": [first]})
-        for half in _halves(turn.arguments):
-            deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": half}}]})
+    deltas: list[Any] = [{"role": "assistant", "content": None if turn.calls else ""}]
+    for index, call in enumerate(turn.calls):
+        function = {"name": call.name, "arguments": ""}
+        deltas.append({"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": function}]})
+        for half in _halves(call.arguments):
+            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": half}}]})
     deltas += [{"content": word} for word in _words(turn.text)]
     for delta in deltas:
         yield event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-    reason = "tool_calls" if turn.name else "stop"
+    reason = "tool_calls" if turn.calls else "stop"
     yield event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
     yield event({**head, "choices": [], "usage": _CHAT_USAGE})
     yield event(b"[DONE]")
@@ -187,38 +202,43 @@ def _read_messages(body: Any, _: str) -> Asked:
 
 
 def _message(turn: Turn, model: str) -> Any:
-    block: dict[str, Any] = {"type": "text", "text": turn.text}
-    if turn.name:
-        block = {"type": "tool_use", "id": turn.call_id, "name": turn.name, "input": json.loads(turn.arguments)}
+    blocks: list[Any] = [{"type": "text", "text": turn.text}] if turn.text else []
+    for call in turn.calls:
+        blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)})
     return {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [block],
-        "stop_reason": "tool_use" if turn.name else "end_turn", "stop_sequence": None,
+        "id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": blocks,
+        "stop_reason": "tool_use" if turn.calls else "end_turn", "stop_sequence": None,
         "usage": {"input_tokens": INPUT, "output_tokens": OUTPUT},
     }  # fmt: skip
 
 
 def _message_events(turn: Turn, model: str) -> Iterator[bytes]:
     whole = _message(turn, model)
-    (block,) = whole["content"]
     start = {**whole, "content": [], "stop_reason": None, "usage": {"input_tokens": INPUT, "output_tokens": 1}}
-    deltas: list[Any]
-    if turn.name:
-        block = {**block, "input": {}}
-        deltas = [{"type": "input_json_delta", "partial_json": part} for part in ("", *_halves(turn.arguments))]
-    else:
-        block = {**block, "text": ""}
-        deltas = [{"type": "text_delta", "text": word} for word in _words(turn.text)]
+    yield _named({"type": "message_start", "message": start})
+    yield _named({"type": "ping"})
+    for index, block in enumerate(whole["content"]):
+        empty: dict[str, Any]
+        deltas: list[Any]
+        if block["type"] == "text":
+            empty, deltas = {"text": ""}, [{"type": "text_delta", "text": word} for word in _words(block["text"])]
+        else:
+            halves = _halves(json.dumps(block["input"]))
+            empty, deltas = (
+                {"input": {}},
+                [{"type": "input_json_delta", "partial_json": part} for part in ("", *halves)],
+            )
+        yield _named({"type": "content_block_start", "index": index, "content_block": {**block, **empty}})
+        for delta in deltas:
+            yield _named({"type": "content_block_delta", "index": index, "delta": delta})
+        yield _named({"type": "content_block_stop", "index": index})
     ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    for each in (
-        {"type": "message_start", "message": start},
-        {"type": "ping"},
-        {"type": "content_block_start", "index": 0, "content_block": block},
-        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": ending, "usage": {"output_tokens": OUTPUT}},
-        {"type": "message_stop"},
-    ):
-        yield b"event: " + each["type"].encode() + b"\n" + event(each)
+    yield _named({"type": "message_delta", "delta": ending, "usage": {"output_tokens": OUTPUT}})
+    yield _named({"type": "message_stop"})
+
+
+def _named(data: Any) -> bytes:
+    return b"event: %b\n" % data["type"].encode() + event(data)
 
 
 def _message_error(status: int) -> Any:
@@ -248,13 +268,13 @@ def _contents(parts: list[Any], reason: str | None, model: str) -> Any:
 
 
 def _parts(turn: Turn) -> list[Any]:
-    if turn.name:
-        return [{"functionCall": {"id": turn.call_id, "name": turn.name, "args": json.loads(turn.arguments)}}]
-    return [{"text": word} for word in _words(turn.text)]
+    return [{"text": word} for word in _words(turn.text)] + [
+        {"functionCall": {"id": call.id, "name": call.name, "args": json.loads(call.arguments)}} for call in turn.calls
+    ]
 
 
 def _candidate(turn: Turn, model: str) -> Any:
-    return _contents([{"text": turn.text}] if turn.text else _parts(turn), "STOP", model)
+    return _contents(_parts(turn) if turn.calls else [{"text": turn.text}], "STOP", model)
 
 
 def _candidate_events(turn: Turn, model: str) -> Iterator[bytes]:

@@ -22,10 +22,10 @@ def ask(key: str, model: str) -> Any:
     return connect(key).messages.create(model=model, max_tokens=100, messages=messages)
 
 
-def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) -> dict[str, Any]:
+def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) -> Any:
     messages: list[Any] = [{"role": "user", "content": report.QUESTION}]
     more = {"tools": tools} if tools else {}
-    calls = []
+    calls: list[Any] = []
     while True:
         answer = _message(streamed, model=model, max_tokens=100, system="Be brief.", messages=messages, **more)
         called = [block for block in answer.content if block.type == "tool_use"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import report
@@ -24,10 +25,10 @@ def ask(key: str, model: str) -> Any:
     return connect(key).chat.completions.create(model=model, messages=[{"role": "user", "content": report.QUESTION}])
 
 
-def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) -> dict[str, Any]:
+def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) -> Any:
     messages: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": report.QUESTION}]
     more = {"tools": tools} if tools else {}
-    calls = []
+    calls: list[Any] = []
     while True:
         answer = _completion(streamed, model=model, messages=messages, **more)
         message = answer.choices[0].message
@@ -39,7 +40,7 @@ def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) ->
         messages.append(message)
         for call in message.tool_calls:
             calls.append([call.function.name, call.function.arguments])
-            text = report.weather(call.function.parsed_arguments["city"] if streamed else "Oslo")
+            text = report.weather(**json.loads(call.function.arguments))
             messages.append({"role": "tool", "tool_call_id": call.id, "content": text})
 
 

@@ -22,9 +22,9 @@ def ask(key: str, model: str) -> Any:
     return connect(key).responses.create(model=model, input=report.QUESTION, store=False)
 
 
-def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) -> dict[str, Any]:
+def whole(model: str, streamed: bool = False, tools: list[Any] | None = None) -> Any:
     items: list[Any] = [{"role": "user", "content": report.QUESTION}]
-    calls = []
+    calls: list[Any] = []
     while True:
         answer = _response(streamed, model=model, input=items, instructions="Be brief.", tools=tools or [], store=False)
         assert answer.status == "completed", answer
