@@ -16,8 +16,8 @@ import orjson
 from gateway.admission import Admission, Gate, enter_all, leave_all, try_enter_all
 from gateway.commit import committed
 from gateway.config import Config
+from gateway.dialects import registry
 from gateway.dialects.complete import is_whole_json
-from gateway.dialects.openai_chat import usage_of
 from gateway.errors import (
     GatewayError,
     Overloaded,
@@ -174,12 +174,12 @@ class Attempts:
             if exchange.payload.raw is not None:
                 exchange.payload.fold()
             return reply
-        if reply.body is not None and exchange.surface.repeatable:
+        if reply.body is not None and exchange.surface.repeatable and not reply.translated:
             if b'"error"' in reply.body[:_ERROR_SOON]:
                 _demand_success(reply, target)
             _demand_json(reply, target)
             if reply.usage is None:
-                reply.usage = usage_of(reply.body)
+                reply.usage = registry.usage_of(exchange.surface.dialect, reply.body)
         return reply
 
     def _failed(

@@ -17,7 +17,7 @@ from tests.support.exchanges import make_exchange
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 CHAT = chat_events(2)
 ERROR = event({"error": {"message": "too much", "type": "overloaded_error", "code": 529}})
-RESPONSES = Surface("responses", "openai_responses", "/responses")
+RESPONSES = Surface("responses", "openai_responses", "/responses", chat=True)
 AUDIO = Surface("audio", "openai_chat", "/audio/speech")
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import attrs
+import orjson
 
 from gateway.dialects import (
     anthropic_client,
@@ -28,6 +29,7 @@ from gateway.dialects import (
     openai_responses_to_chat,
 )
 from gateway.events import StreamReader
+from gateway.exchange import Usage
 
 Translated = tuple[dict[str, Any], list[str]]
 """A request in another dialect, and the names of what it does not carry."""
@@ -65,6 +67,8 @@ class Client:
     """The client's question for the number of tokens as a canonical request."""
     count_reply: Callable[[int], dict[str, Any]] = lambda tokens: {"input_tokens": tokens}
     """The answer to it."""
+    usage: Callable[[Any], Usage | None] | None = None
+    """A whole answer's body in this dialect, parsed → what it used; ``None``: OpenAI's, which is read unparsed."""
     media: str = SSE
     """Content type of a stream."""
     plain_encoder: Callable[..., Encoder] | None = None
@@ -73,6 +77,16 @@ class Client:
 
 def _itself(body: Mapping[str, Any]) -> Translated:
     return dict(body), []
+
+
+def _of_object(read: Callable[[Mapping[str, Any]], Usage | None]) -> Callable[[Any], Usage | None]:
+    return lambda body: read(body) if isinstance(body, dict) else None
+
+
+def _of_pieces(body: Any) -> Usage | None:
+    """Gemini's answer, or its stream as an array: the last count holds."""
+    pieces = body if isinstance(body, list) else [body]
+    return next((used for piece in reversed(pieces) if (used := gemini_reply.usage_of(piece)) is not None), None)
 
 
 CLIENTS = {
@@ -100,6 +114,7 @@ CLIENTS = {
         error_body=anthropic_messages_reply.error_body,
         error_event=anthropic_messages_reply.error_event,
         count_to_chat=anthropic_client.count_to_chat,
+        usage=_of_object(anthropic_messages_reply.usage_of),
     ),
     "gemini": Client(
         request_to_chat=gemini_client.request_to_chat,
@@ -111,6 +126,7 @@ CLIENTS = {
         error_event=gemini_error.error_event,
         count_to_chat=gemini_client.count_to_chat,
         count_reply=gemini_client.count_body,
+        usage=_of_pieces,
     ),
 }
 """Dialect → how its clients are served."""
@@ -119,6 +135,17 @@ CLIENTS = {
 def client(dialect: str) -> Client:
     """The dialect of a surface."""
     return CLIENTS[dialect]
+
+
+def usage_of(dialect: str, body: bytes) -> Usage | None:
+    """What a whole answer in a client's dialect says it used; ``None`` if it does not say."""
+    known = CLIENTS.get(dialect)
+    if known is None or known.usage is None:
+        return openai_chat.usage_of(body)
+    try:
+        return known.usage(orjson.loads(body))
+    except ValueError:
+        return None
 
 
 @attrs.frozen
