@@ -174,7 +174,7 @@ class Attempts:
             if exchange.payload.raw is not None:
                 exchange.payload.fold()
             return reply
-        if reply.body is not None and exchange.surface.repeatable:
+        if reply.body is not None and exchange.surface.repeatable and not reply.translated:
             if b'"error"' in reply.body[:_ERROR_SOON]:
                 _demand_success(reply, target)
             _demand_json(reply, target)

@@ -49,9 +49,12 @@ async def committed(exchange: Exchange, reply: Reply, observer: Callable[[Event]
         # Nobody asked for it, and neither its end nor an error inside could be seen.
         raise UpstreamProtocolError("The provider compressed a stream.")
     assert reply.stream is not None
-    reader = _reader(exchange)
-    events = EventStream(reply.stream, reader, reply.terminated, observer, lines=kind is _LINES)
-    blocks = events.blocks()
+    if reply.events is None:
+        events = EventStream(reply.stream, _reader(exchange), reply.terminated, observer, lines=kind is _LINES)
+        blocks = events.blocks()
+    else:  # our own translation
+        events, blocks = reply.events, reply.stream
+        events.observer = observer
     held: list[bytes] = []
     size = 0
     began = perf_counter()
@@ -59,16 +62,16 @@ async def committed(exchange: Exchange, reply: Reply, observer: Callable[[Event]
         async for block in blocks:
             held.append(block)
             size += len(block)
-            if events.failed is not None or reader.started or size > HELD:
+            if events.failed is not None or events.started or size > HELD:
                 break
     except InBandError:
         pass  # looked at below
     finally:
         exchange.upstream_seconds += perf_counter() - began
     # What came behind a first meaningful event, in the same read, is the client's to see; the relay meets it again.
-    if not reader.started:
+    if not events.started:
         if isinstance(events.failed, InBandError):
-            raise _refusal(reader, events.failed, exchange)
+            raise _refusal(events.reader, events.failed, exchange)
         if events.failed is not None:
             raise events.failed
     exchange.committed = True

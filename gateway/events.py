@@ -47,14 +47,14 @@ class EventStream:
 
     __slots__ = (
         "_complete",
-        "_on_event",
         "_parse",
-        "_reader",
         "_serialise",
         "_source",
         "_splitter",
         "delivered",
         "failed",
+        "observer",
+        "reader",
     )
 
     def __init__(
@@ -67,9 +67,10 @@ class EventStream:
     ) -> None:
         """``lines``: the stream is NDJSON, each line an event."""
         self._source = source
-        self._reader = reader
+        self.reader = reader
         self._complete = terminated
-        self._on_event = on_event
+        self.observer = on_event
+        """Sees each event, and may change it."""
         self._splitter: EventSplitter | LineBlocks = LineBlocks() if lines else EventSplitter()
         self._parse = parse_lines if lines else parse_events
         self._serialise = _as_line if lines else _as_event
@@ -78,8 +79,14 @@ class EventStream:
         """The terminal marker, and so all there is, has been written to the client."""
 
     @property
+    def started(self) -> bool:
+        """The first event that says something has come."""
+        return self.reader.started
+
+    @property
     def usage(self) -> Usage | None:
-        return self._reader.usage
+        """What the provider reported up to now."""
+        return self.reader.usage
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """Whole events, as many as each upstream read completed.
@@ -87,7 +94,7 @@ class EventStream:
         Raises ``UpstreamError`` when the upstream breaks, sends what is not its protocol, or ends without its
         terminal marker. After an in-band error event the stream ends with ``InBandError``.
         """
-        reader = self._reader
+        reader = self.reader
         feed = self._splitter.feed
         try:
             async for chunk in self._source:
@@ -115,9 +122,9 @@ class EventStream:
     def _check(self, block: bytes) -> bytes:
         out: list[bytes] = []
         try:
-            if block.startswith(b"data: ") and block.find(b"\n") == len(block) - 2 and self._on_event is None:
+            if block.startswith(b"data: ") and block.find(b"\n") == len(block) - 2 and self.observer is None:
                 # The usual case, one plain event: nothing to take apart.
-                if self._reader.event(None, block[6:-2]) == PASS:
+                if self.reader.event(None, block[6:-2]) == PASS:
                     return block
             if self._take_apart(block, out):
                 return block
@@ -130,18 +137,18 @@ class EventStream:
         """Append to ``out`` what the client gets of ``block``; whether that is all of it, as it is."""
         same = True
         for raw, name, data in self._parse(block):
-            verdict = self._reader.event(name, data) if data else PASS
+            verdict = self.reader.event(name, data) if data else PASS
             if verdict == DROP:
                 same = False
                 continue
-            if self._on_event is not None and data and verdict == PASS:
+            if self.observer is not None and data and verdict == PASS:
                 event = Event(data, name)
-                self._on_event(event)
+                self.observer(event)
                 if event.data is not data:
                     raw, same = self._serialise(event), False
             out.append(raw)
             if verdict == ERROR:
-                self.failed = InBandError(data, orderly=self._reader.done and not self._reader.until_eof)
+                self.failed = InBandError(data, orderly=self.reader.done and not self.reader.until_eof)
                 return False
         return same
 

@@ -123,7 +123,9 @@ class Reply:
     ``close`` is called once, however the exchange ends; it must give back or abort the upstream connection.
     """
 
-    __slots__ = ("body", "close", "events", "first", "headers", "status", "stream", "taps", "terminated", "usage")
+    __slots__ = (
+        "body", "close", "events", "first", "headers", "status", "stream", "taps", "terminated", "translated", "usage",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -148,6 +150,8 @@ class Reply:
         """What was read of the stream before the head could be sent; sent ahead of the rest."""
         self.events: Any = None
         """The core's reader of a stream of events; knows its usage when it has ended."""
+        self.translated = False
+        """We wrote it ourselves, of an answer that was understood: what it used is ``usage``, or nobody knows."""
         self.taps: list[Callable[[bytes], None]] = []
         """Called with the body bytes the client is sent, in order; what they add up to is complete only when
         ``on_finish`` sees the outcome ``ok``."""

@@ -15,10 +15,11 @@ import orjson
 
 from gateway.answer import Answer
 from gateway.dialects import registry, vectors
-from gateway.dialects.openai_chat import read_usage
+from gateway.dialects.openai_chat import PlainStream, read_usage, says_something
 from gateway.dialects.stream_error import StreamError
 from gateway.dialects.tokens import estimate_tokens
-from gateway.errors import InvalidRequest, UpstreamProtocolError, UpstreamRefused
+from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamRefused
+from gateway.events import EventStream, StreamReader
 from gateway.exchange import Exchange, Reply, Usage
 
 _JSON = {"content-type": "application/json"}
@@ -77,7 +78,9 @@ async def whole(exchange: Exchange, chat: dict[str, Any], usage: Usage | None) -
     """A canonical whole answer as the client's reply."""
     request = (await exchange.read()).json()
     body = registry.client(exchange.surface.dialect).reply_from_chat(chat, request)
-    return Reply(200, _JSON, orjson.dumps(body), usage=usage)
+    reply = Reply(200, _JSON, orjson.dumps(body), usage=usage)
+    reply.translated = True
+    return reply
 
 
 async def answered(
@@ -105,36 +108,13 @@ async def streamed(exchange: Exchange, answer: Answer, decoder: Decoder) -> Repl
     dialect = registry.client(exchange.surface.dialect)
     request: Mapping[str, Any] = (await exchange.read()).json()
     make, media = dialect.encoder, dialect.media
+    reader: StreamReader | None = dialect.reader()
     if dialect.plain_encoder is not None and "alt=sse" not in exchange.query:
-        make, media = dialect.plain_encoder, "application/json"
-    stream = _encoded(exchange, answer, decoder, make(request))
-    return Reply(200, {"content-type": media}, stream=stream, close=answer.close)
-
-
-async def _encoded(
-    exchange: Exchange, answer: Answer, decoder: Decoder, encoder: registry.Encoder
-) -> AsyncIterator[bytes]:
-    early = not getattr(decoder, "until_eof", False)
-    ended = False
-    try:
-        async for block in answer.chunks():
-            if chunks := decoder.feed(block):
-                exchange.usage = decoder.usage
-                if events := b"".join([encoder.feed(chunk) for chunk in chunks]):
-                    yield events
-            if early and decoder.done and not ended:
-                # Not at the end of the HTTP message, which some servers keep their clients waiting for.
-                ended = True
-                yield _last(decoder, encoder)
-        if not ended:
-            yield _last(decoder, encoder)
-    except StreamError as error:
-        refusal = refused(exchange, error.status, error.code, error.message)
-        if exchange.committed and refusal.http_status == error.status:  # else it is our own credential's affair
-            refusal.message = f"The provider reported an error: {error.message}"
-        raise refusal from error
-    finally:
-        exchange.usage = decoder.usage or exchange.usage
+        make, media, reader = dialect.plain_encoder, "application/json", None
+    events = TranslatedStream(exchange, answer, decoder, make(request), reader, media == registry.NDJSON)
+    reply = Reply(200, {"content-type": media}, stream=events.blocks(), close=answer.close)
+    reply.events = events
+    return reply
 
 
 async def told(exchange: Exchange, chunks: AsyncIterator[dict[str, Any]], usage: Usage | None) -> Reply:
@@ -151,9 +131,88 @@ async def _told(chunks: AsyncIterator[dict[str, Any]], encoder: registry.Encoder
     yield encoder.end()
 
 
-def _last(decoder: Decoder, encoder: registry.Encoder) -> bytes:
-    rest = decoder.end()
-    return b"".join([*[encoder.feed(chunk) for chunk in rest], encoder.end()])
+class TranslatedStream(EventStream):
+    """A provider's stream as the client's events.
+
+    They are ours, so they are not taken apart again to be judged: but for the last ones, and where a plugin looks at
+    each. Usage is what the provider reported, not what a client's dialect demands a number for.
+    """
+
+    __slots__ = ("_decoder", "_encoder", "_exchange", "_judged", "_started")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        answer: Answer,
+        decoder: Decoder,
+        encoder: registry.Encoder,
+        reader: StreamReader | None,
+        lines: bool,
+    ) -> None:
+        """``reader``: the client's dialect's own; ``None`` for a stream that is none of events."""
+        super().__init__(answer.chunks(), reader or PlainStream(), True, lines=lines)
+        self._exchange = exchange
+        self._decoder = decoder
+        self._encoder = encoder
+        self._judged = reader is not None
+        self._started = False
+
+    @property
+    def started(self) -> bool:
+        return self._started
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._decoder.usage
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The client's events, as many as each upstream read makes. Raises as those of ``EventStream`` do."""
+        decoder, encode = self._decoder, self._encoder.feed
+        early = not getattr(decoder, "until_eof", False)
+        ended = False
+        try:
+            async for block in self._source:
+                if chunks := decoder.feed(block):
+                    events = encode(chunks[0]) if len(chunks) == 1 else b"".join([encode(chunk) for chunk in chunks])
+                    if events:
+                        yield self._given(events, chunks)
+                        if self.failed is not None:
+                            raise self.failed
+                if early and not ended and decoder.done:
+                    # Not at the end of the HTTP message, which some servers keep their clients waiting for.
+                    ended = True
+                    yield self._last()
+                    self._complete_or_raise()
+            if not ended:
+                yield self._last()
+                self._complete_or_raise()
+        except StreamError as error:
+            raise self._refusal(error) from error
+        except UpstreamError:
+            # Behind the terminal marker nothing is missing, however the connection ended.
+            if not self.delivered:
+                raise
+
+    def _refusal(self, error: StreamError) -> UpstreamRefused:
+        refusal = refused(self._exchange, error.status, error.code, error.message)
+        if self._exchange.committed and refusal.http_status == error.status:  # else our own credential's affair
+            refusal.message = f"The provider reported an error: {error.message}"
+        return refusal
+
+    def _given(self, events: bytes, chunks: list[dict[str, Any]]) -> bytes:
+        if not self._started:
+            self._started = any(says_something(choice) for chunk in chunks for choice in chunk.get("choices") or ())
+        return self._check(events) if self.observer is not None else events
+
+    def _last(self) -> bytes:
+        rest = self._decoder.end()
+        events = b"".join([*[self._encoder.feed(chunk) for chunk in rest], self._encoder.end()])
+        return self._check(events) if self._judged else events
+
+    def _complete_or_raise(self) -> None:
+        if self.failed is not None:
+            raise self.failed
+        self.delivered = True
 
 
 def refused(exchange: Exchange, status: int, code: str, message: str, **more: Any) -> UpstreamRefused:

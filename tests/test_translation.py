@@ -11,6 +11,8 @@ import orjson
 import pytest
 
 from gateway.body import parse_small
+from gateway.dialects import registry
+from gateway.dialects.openai_chat_provider import Decoder
 from gateway.errors import InvalidRequest, UpstreamProtocolError
 from gateway.exchange import Exchange, Surface, Usage
 from gateway.surfaces import ACTIONS, OLLAMA, SURFACES
@@ -164,3 +166,39 @@ async def test_what_is_no_list_of_embeddings_is_the_provider_s_failure(answer: d
 async def test_neither_is_what_is_torn(raw: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
         await embedded(exchange_of("ollama_embed", {"input": "a"}), raw, None)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "expected"),
+    [
+        (
+            "anthropic_messages",
+            {"usage": {"input_tokens": 3, "cache_read_input_tokens": 10, "cache_creation_input_tokens": 5,
+                       "output_tokens": 7}},
+            Usage(18, 7, 10, 5),
+        ),
+        ("gemini", {"usageMetadata": {"promptTokenCount": 4, "candidatesTokenCount": 2}}, Usage(4, 2)),
+        (
+            "gemini",
+            [{"usageMetadata": {"promptTokenCount": 4, "candidatesTokenCount": 1}},
+             {"usageMetadata": {"promptTokenCount": 4, "candidatesTokenCount": 2, "thoughtsTokenCount": 5}}],
+            Usage(4, 7, None, None, 5),
+        ),
+        ("openai_responses", {"usage": {"input_tokens": 3, "output_tokens": 1}}, Usage(3, 1)),
+        ("openai_chat", {"usage": {"prompt_tokens": 3, "completion_tokens": 1}}, Usage(3, 1)),
+        ("anthropic_messages", [], None),
+    ],
+)  # fmt: skip
+def test_what_a_whole_answer_used_is_read_as_its_dialect_counts(
+    dialect: str, body: Any, expected: Usage | None
+) -> None:
+    assert registry.client(dialect).usage(orjson.dumps(body)) == expected
+    assert registry.client(dialect).usage(b"no json") is None
+
+
+def test_groq_s_usage_of_a_stream_reaches_clients_of_other_dialects() -> None:
+    chunk = {"choices": [], "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 1}}}
+    decoder = Decoder()
+    (read,) = decoder.feed(b"data: " + orjson.dumps(chunk) + b"\n\n")
+    assert read["usage"] == {"prompt_tokens": 3, "completion_tokens": 1}
+    assert decoder.usage == Usage(3, 1)

@@ -49,7 +49,7 @@ def read_usage(body: Any) -> Usage | None:
 
 
 def usage_of(body: bytes) -> Usage | None:
-    """Usage of a whole reply, read without building the reply: an embedding's is a megabyte of numbers.
+    """Usage of a whole reply of OpenAI's, read without building the reply: an embedding's is a megabyte of numbers.
 
     ``"usage"`` inside a text is written with escaped quotes, so what is found is a field; the last one is the reply's.
     """
@@ -94,7 +94,7 @@ class ChatStream:
             return ERROR
         choices = chunk.get("choices")
         if not self.started:
-            self.started = choices is None or (type(choices) is list and any(map(_says_something, choices)))
+            self.started = choices is None or (type(choices) is list and any(map(says_something, choices)))
         if choices and not self.finished and type(choices) is list:
             for choice in choices:
                 if type(choice) is dict and choice.get("finish_reason"):
@@ -110,7 +110,8 @@ class ChatStream:
         return told_as_whole(data)
 
 
-def _says_something(choice: Any) -> bool:
+def says_something(choice: Any) -> bool:
+    """Whether a choice of a chunk is part of the answer: more than a role."""
     if type(choice) is not dict or choice.get("finish_reason") or choice.get("text"):
         return True
     delta = choice.get("delta")

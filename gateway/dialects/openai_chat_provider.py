@@ -223,6 +223,8 @@ class Decoder:
             raise StreamError(status, *error_to_chat(status, body))
         if chunk.get("usage") or "x_groq" in chunk:
             self.usage = read_usage(chunk) or self.usage
+            if not chunk.get("usage") and isinstance(groq := chunk.get("x_groq"), dict) and groq.get("usage"):
+                chunk["usage"] = groq["usage"]
         for choice in chunk.get("choices") or ():
             if choice.get("finish_reason"):
                 self._finished = True
