@@ -61,7 +61,7 @@ class GoogleToken:
         if key != self._made_of:  # the first time, and when the file has been replaced
             info = _info(key)
             make = service_account.Credentials.from_service_account_info
-            self._credentials = make(info, scopes=SCOPES)  # type: ignore[no-untyped-call]
+            self._credentials = make(info, scopes=SCOPES)
             self._made_of = key
         return self._credentials
 
