@@ -52,7 +52,7 @@ class Storm:
 
     def __init__(self, gateway: GatewayProcess) -> None:
         self.failed: list[float] = []
-        """When each call failed for good."""
+        """When each call that failed for good began."""
         self.answered = 0
         self.requests = 0
         """HTTP requests the SDK sent, its own retries too."""
@@ -65,11 +65,12 @@ class Storm:
         self.requests += 1
 
     async def _call(self) -> None:
+        began = monotonic()
         try:
             await self.client.chat.completions.create(model="m", messages=MESSAGES)
             self.answered += 1
         except openai.APIError:
-            self.failed.append(monotonic())
+            self.failed.append(began)
 
     async def blow(self, seconds: float) -> None:
         began = monotonic()
@@ -129,8 +130,9 @@ async def test_r44_a_dead_provider_is_spared_and_found_well_again(gateway_server
             well = monotonic()
             await calls.blow(5.0)
         assert calls.answered > 0
-        # The SDK's retries of the outage end within their own 8 s; failures are dated by their end.
-        late = [at - well for at in calls.failed if at > well + 10.0]
+        # The breaker was open for 2 s at most, and one call shows that the provider is back. Failures are dated by the
+        # calls' beginning: how long the SDK goes on trying is its own affair, and longer on a slow machine.
+        late = [at - well for at in calls.failed if at > well + 4.0]
         assert not late
         assert (await fetch_chat(gateway.url)).status == 200
 
