@@ -302,5 +302,8 @@ def _demand_json(reply: Reply, target: Target) -> None:
     what a proxy on the way was given to the end."""
     assert reply.body is not None
     if reply.status == 200 and not is_whole_json(reply.body):
-        if reply.headers.get("content-type", "").lower().startswith("application/json"):
+        headers = reply.headers
+        if headers.get("content-encoding", "identity") != "identity":
+            return  # passed on as it is; what it holds cannot be seen
+        if headers.get("content-type", "").lower().startswith("application/json"):
             raise UpstreamProtocolError("The provider's answer is not whole.", target=target.name)

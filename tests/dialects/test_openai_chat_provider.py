@@ -57,7 +57,14 @@ def test_what_is_canonical_only_is_never_sent() -> None:
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "reasoning_effort": "low",
     }
-    assert sorted(dropped) == ["min_p", "reasoning_details", "repetition_penalty", "tool_result_media", "top_k"]
+    assert sorted(dropped) == [
+        "messages.tool_calls.extra_content",
+        "min_p",
+        "reasoning_details",
+        "repetition_penalty",
+        "tool_result_media",
+        "top_k",
+    ]
 
 
 @pytest.mark.parametrize(

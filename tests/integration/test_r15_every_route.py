@@ -79,7 +79,9 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
 
 
 def filled(pattern: str) -> str:
-    return pattern.replace("{tail}", "any/thing").replace("{provider}", "stub").replace("{name}", "x")
+    for name, value in (("tail", "any/thing"), ("provider", "stub"), ("name", "x"), ("model", "m")):
+        pattern = pattern.replace(f"{{{name}}}", value)
+    return pattern
 
 
 async def test_r15_every_route_but_the_public_ones_wants_a_key(live: Live) -> None:
