@@ -82,7 +82,7 @@ lock: $(VENV)/.made
 		$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install pip-tools==7.6.2; }
 	$(COMPILE) --output-file requirements.lock setup.cfg
 	$(COMPILE) --only-build-deps --build-deps-for wheel --output-file requirements-build.lock pyproject.toml
-	$(COMPILE) --extra test --extra lint --extra workers --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
+	$(COMPILE) --extra test --extra lint --extra workers --extra vertex --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
 
 clean:
 	rm -rf $(VENV) $(JS)/node_modules build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
