@@ -76,8 +76,8 @@ class Vendors:
         self.asked: list[Asked] = []
 
     async def __call__(self, call: Call) -> None:
-        if call.request.target.partition("?")[0].endswith("/count_tokens"):
-            await call.answer(200, json_bytes({"input_tokens": INPUT}), JSON)
+        if call.request.target.partition("?")[0].endswith(("/count_tokens", ":countTokens")):
+            await call.answer(200, json_bytes({"input_tokens": INPUT, "totalTokens": INPUT}), JSON)
             return
         read, whole, events, refusal = _dialect(call)
         asked = read(call.request.json, call.request.target)
@@ -233,7 +233,7 @@ def _message_events(turn: Turn, model: str) -> Iterator[bytes]:
             yield _named({"type": "content_block_delta", "index": index, "delta": delta})
         yield _named({"type": "content_block_stop", "index": index})
     ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    yield _named({"type": "message_delta", "delta": ending, "usage": {"output_tokens": OUTPUT}})
+    yield _named({"type": "message_delta", "delta": ending, "usage": whole["usage"]})
     yield _named({"type": "message_stop"})
 
 
@@ -285,5 +285,5 @@ def _candidate_events(turn: Turn, model: str) -> Iterator[bytes]:
 
 
 def _candidate_error(status: int) -> Any:
-    word = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE"}.get(status, "INTERNAL")
+    word = {429: "RESOURCE_EXHAUSTED", 529: "UNAVAILABLE"}.get(status, "INTERNAL")
     return {"error": {"code": status, "message": "Not now.", "status": word}}
