@@ -72,3 +72,10 @@ def test_a_refusal_of_the_provider_is_the_clients_own_exception(
     assert (error["kind"], error["status"]) == (client.errors[what], status), error["text"]
     if status == 429:
         assert error["retry_after"] == RETRY_AFTER
+
+
+@each(CLIENTS)
+@pytest.mark.parametrize("provider_name", PROVIDERS)
+def test_a_stream_that_breaks_off_raises(client: Client, found: Any, provider_name: str) -> None:
+    error = found["errors"][f"{provider_name} cut"]
+    assert error["kind"] not in ("none", "AssertionError"), error["text"]

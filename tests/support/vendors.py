@@ -69,7 +69,10 @@ CITIES = ((Step({"city": "Oslo"}), Step({"city": "Bergen"})),)
 
 
 class Vendors:
-    """The script of a ``ScriptedUpstream``. A model called ``…status-529…`` is refused with that status."""
+    """The script of a ``ScriptedUpstream``.
+
+    A model called ``…status-529…`` is refused with that status; the stream of one called ``…cut…`` breaks off.
+    """
 
     def __init__(self, plan: Plan = CITIES) -> None:
         self.plan = plan
@@ -92,9 +95,15 @@ class Vendors:
             await call.answer(200, json_bytes(whole(turn, asked.model)), JSON)
             return
         await call.head(200, SSE)
-        for piece in events(turn, asked.model):
+        pieces = list(events(turn, asked.model))
+        if cut := "cut" in asked.model:
+            del pieces[-3:]  # the last word and the end, in all dialects
+        for piece in pieces:
             await call.chunk(piece)
-        await call.chunk(b"")
+        if cut:
+            call.close()
+        else:
+            await call.chunk(b"")
 
     def _turn(self, asked: Asked) -> Turn:
         done, latest = len(asked.results), 0

@@ -12,7 +12,7 @@ import report
 
 os.environ["LLM_USER_PATH"] = str(Path.home())
 EXTRA = {"api_base": f"{report.URL}/v1", "supports_tools": True}
-NAMES = [*report.MODELS, "nobody", *report.REFUSED]
+NAMES = [*report.MODELS, "nobody", *report.REFUSED, *(f"{provider}/cut" for provider in report.PROVIDERS)]
 (Path.home() / "extra-openai-models.yaml").write_text(
     # JSON is YAML.
     json.dumps([

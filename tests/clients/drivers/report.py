@@ -14,10 +14,11 @@ from typing import Any
 
 URL, KEY = os.environ["GATEWAY_URL"], os.environ["GATEWAY_KEY"]
 MODELS = os.environ["GATEWAY_MODELS"].split(",")
+PROVIDERS = os.environ["GATEWAY_PROVIDERS"].split(",")
 # Models that are refused, of this run alone: one that was refused with 429 is left alone for a while.
 REFUSED = {
     f"{provider}/status-{status}-{os.getpid()}": f"{provider} {status}"
-    for provider in os.environ["GATEWAY_PROVIDERS"].split(",")
+    for provider in PROVIDERS
     for status in (429, 500, 529)
 }
 WRONG_KEY = "hg-nobody"
@@ -40,6 +41,8 @@ def report(ways: Mapping[str, Callable[[str], Any]], ask: Callable[[str, str], A
     """Try each way of asking with each model, then make ``ask(key, model)`` fail in all the ways it should."""
     found: dict[str, Any] = {model: {name: _tried(way, model) for name, way in ways.items()} for model in MODELS}
     found["errors"] = {"key": _failure(ask, WRONG_KEY, MODELS[0]), "model": _failure(ask, KEY, "nobody")}
+    for provider in PROVIDERS:
+        found["errors"][f"{provider} cut"] = _failure(lambda _, model: ways["stream"](model), KEY, f"{provider}/cut")
     for model, name in REFUSED.items():
         found["errors"][name] = _failure(ask, KEY, model)
     json.dump(found, sys.stdout)
