@@ -76,6 +76,7 @@ _GEMINI_MODEL = Surface("models", _GEMINI, "/models/{tail}", "any")
 _HEALTH = Surface("health", _CHAT, "/health", "any")
 _PLUGIN = Surface("plugin", _CHAT, "", "any")
 _NOWHERE = Surface("none", _CHAT, "", "any")
+_GEMINI_NOWHERE = Surface("none", _GEMINI, "", "any")
 _PLAIN = {"server": "hookgate", "content-type": "text/plain; charset=utf-8"}
 
 
@@ -124,6 +125,7 @@ def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
             # Not by way of the exact routes: a plugin's handler may look at match_info and app.
             handler = run(_PLUGIN, _plugin_answer(route.handler))
             router.add_route(route.method, route.path, handler, expect_handler=_no_early_continue)
+    add("*", "/v1beta/{tail:.+}", run(_GEMINI_NOWHERE, _upgrade_or(_nowhere)))
     add("*", "/{tail:.*}", run(_NOWHERE, _upgrade_or(_nowhere)))
     application.freeze()
     return Routes(application, exact)

@@ -59,13 +59,15 @@ class Client:
 
 def python(group: str) -> str:
     """The interpreter of a group of Python clients (``python/GROUP.txt``)."""
-    path = PYTHONS / group / "bin/python"
-    return str(path) if path.is_file() else missing(f"the clients of python/{group}.txt are not installed")
+    folder = PYTHONS / group
+    if not (folder / ".made").is_file():
+        missing(f"the clients of python/{group}.txt are not installed (make test-clients)")
+    return str(folder / "bin/python")
 
 
 def node() -> list[str]:
-    if not NODE_MODULES.is_dir():
-        missing("the clients of js/package.json are not installed")
+    if not (NODE_MODULES / ".made").is_file():
+        missing("the clients of js/package.json are not installed (make test-clients)")
     return [needs_program("node")]
 
 
