@@ -83,6 +83,7 @@ _PS = Surface("models", _OLLAMA, "/api/ps", "any")
 _HEALTH = Surface("health", _CHAT, "/health", "any")
 _PLUGIN = Surface("plugin", _CHAT, "", "any")
 _NOWHERE = Surface("none", _CHAT, "", "any")
+_GEMINI_NOWHERE = Surface("none", _GEMINI, "", "any")
 _PLAIN = {"server": "hookgate", "content-type": "text/plain; charset=utf-8"}
 
 
@@ -131,6 +132,7 @@ def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
             # Not by way of the exact routes: a plugin's handler may look at match_info and app.
             handler = run(_PLUGIN, _plugin_answer(route.handler))
             router.add_route(route.method, route.path, _coroutine(handler), expect_handler=_no_early_continue)
+    add("*", "/v1beta/{tail:.+}", run(_GEMINI_NOWHERE, _upgrade_or(_nowhere)))
     add("*", "/{tail:.*}", run(_NOWHERE, _upgrade_or(_nowhere)))
     application.freeze()
     return Routes(application, exact)

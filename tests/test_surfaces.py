@@ -52,6 +52,12 @@ async def test_each_path_has_its_surface(gateway: LocalGateway, method: str, tar
     assert [exchange.surface.name for exchange in gateway.exchanges] == [name]
 
 
+async def test_a_client_of_gemini_is_told_in_its_own_shape_that_nothing_is_there(gateway: LocalGateway) -> None:
+    # Where Vercel's SDK goes when a model's name has a slash.
+    reply = await fetch(f"{gateway.url}/v1beta/vendor/model:generateContent", "POST", body=b"{}")
+    assert (reply.status, reply.json["error"]["status"]) == (404, "NOT_FOUND")
+
+
 @pytest.mark.parametrize(
     ("target", "tail"), [("/v1/models/a%2Fb", "a%2Fb"), ("/v1/files/%20x/y?z=1", "%20x/y"), ("/p/echo/a//b", "a//b")]
 )

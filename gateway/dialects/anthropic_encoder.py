@@ -20,7 +20,7 @@ from gateway.errors import UpstreamProtocolError
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _BLOCKS: dict[str, dict[str, Any]] = {
-    "text": {"type": "text", "text": "", "citations": None},
+    "text": {"type": "text", "text": ""},
     "thinking": {"type": "thinking", "thinking": "", "signature": ""},
 }
 _NO_ARGUMENTS = {"type": "input_json_delta", "partial_json": ""}

@@ -123,7 +123,8 @@ def reply_from_chat(chat: Mapping[str, Any], request: Mapping[str, Any]) -> dict
         raise UpstreamProtocolError("The provider's answer has no message.")
     content: list[dict[str, Any]] = []
     if text := content_text(message.get("content")):
-        content.append({"type": "text", "text": text, "citations": None})
+        # Without "citations": the API leaves it out too, and Vercel's SDK takes no null there.
+        content.append({"type": "text", "text": text})
     cut = choice.get("finish_reason") == "length"
     for call in message.get("tool_calls") or []:
         content += _call_blocks(call, cut)

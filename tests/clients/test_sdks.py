@@ -44,8 +44,7 @@ def test_an_answer_arrives(client: Client, found: Any, way: str, provider_name: 
         calls = [(name, json.loads(given) if isinstance(given, str) else given) for name, given in answer["calls"]]
         assert calls == [("weather", {"city": "Oslo"}), ("weather", {"city": "Bergen"})]
         assert re.fullmatch(r"The tools said: .*sunny in Oslo.* and .*sunny in Bergen.*", answer["text"])
-    if client.reports_usage:
-        assert answer["usage"] == [INPUT, OUTPUT]
+    assert answer["usage"] == [INPUT, OUTPUT]
 
 
 @each(client for client in CLIENTS if client.counts)
@@ -60,7 +59,7 @@ def test_a_refusal_of_the_gateway_is_the_clients_own_exception(
     client: Client, found: Any, what: str, status: int
 ) -> None:
     error = found["errors"][what]
-    assert (error["kind"], error["status"]) == (getattr(client, what), status), error["text"]
+    assert (error["kind"], error["status"]) == (client.errors[what], status), error["text"]
 
 
 @each(CLIENTS)
@@ -70,6 +69,13 @@ def test_a_refusal_of_the_provider_is_the_clients_own_exception(
     client: Client, found: Any, provider_name: str, status: int, what: str
 ) -> None:
     error = found["errors"][f"{provider_name} {status}"]
-    assert (error["kind"], error["status"]) == (getattr(client, what), status), error["text"]
+    assert (error["kind"], error["status"]) == (client.errors[what], status), error["text"]
     if status == 429:
         assert error["retry_after"] == RETRY_AFTER
+
+
+@each(CLIENTS)
+@pytest.mark.parametrize("provider_name", PROVIDERS)
+def test_a_stream_that_breaks_off_raises(client: Client, found: Any, provider_name: str) -> None:
+    error = found["errors"][f"{provider_name} cut"]
+    assert error["kind"] not in ("none", "AssertionError"), error["text"]

@@ -33,8 +33,6 @@ def call(index: Any, call_id: str | None = None, name: str | None = None, argume
 
 def blocks(*chunks: Any, request: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = message_of(encoded(chunks, request))["content"]
-    for block in content:
-        block.pop("citations", None)
     return content
 
 

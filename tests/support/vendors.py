@@ -69,15 +69,18 @@ CITIES = ((Step({"city": "Oslo"}), Step({"city": "Bergen"})),)
 
 
 class Vendors:
-    """The script of a ``ScriptedUpstream``. A model called ``…status-529…`` is refused with that status."""
+    """The script of a ``ScriptedUpstream``.
+
+    A model called ``…status-529…`` is refused with that status; the stream of one called ``…cut…`` breaks off.
+    """
 
     def __init__(self, plan: Plan = CITIES) -> None:
         self.plan = plan
         self.asked: list[Asked] = []
 
     async def __call__(self, call: Call) -> None:
-        if call.request.target.partition("?")[0].endswith("/count_tokens"):
-            await call.answer(200, json_bytes({"input_tokens": INPUT}), JSON)
+        if call.request.target.partition("?")[0].endswith(("/count_tokens", ":countTokens")):
+            await call.answer(200, json_bytes({"input_tokens": INPUT, "totalTokens": INPUT}), JSON)
             return
         read, whole, events, refusal = _dialect(call)
         asked = read(call.request.json, call.request.target)
@@ -92,9 +95,15 @@ class Vendors:
             await call.answer(200, json_bytes(whole(turn, asked.model)), JSON)
             return
         await call.head(200, SSE)
-        for piece in events(turn, asked.model):
+        pieces = list(events(turn, asked.model))
+        if cut := "cut" in asked.model:
+            del pieces[-3:]  # the last word and the end, in all dialects
+        for piece in pieces:
             await call.chunk(piece)
-        await call.chunk(b"")
+        if cut:
+            call.close()
+        else:
+            await call.chunk(b"")
 
     def _turn(self, asked: Asked) -> Turn:
         done, latest = len(asked.results), 0
@@ -233,7 +242,7 @@ def _message_events(turn: Turn, model: str) -> Iterator[bytes]:
             yield _named({"type": "content_block_delta", "index": index, "delta": delta})
         yield _named({"type": "content_block_stop", "index": index})
     ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    yield _named({"type": "message_delta", "delta": ending, "usage": {"output_tokens": OUTPUT}})
+    yield _named({"type": "message_delta", "delta": ending, "usage": whole["usage"]})
     yield _named({"type": "message_stop"})
 
 
@@ -285,5 +294,5 @@ def _candidate_events(turn: Turn, model: str) -> Iterator[bytes]:
 
 
 def _candidate_error(status: int) -> Any:
-    word = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE"}.get(status, "INTERNAL")
+    word = {429: "RESOURCE_EXHAUSTED", 529: "UNAVAILABLE"}.get(status, "INTERNAL")
     return {"error": {"code": status, "message": "Not now.", "status": word}}

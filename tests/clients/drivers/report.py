@@ -14,6 +14,13 @@ from typing import Any
 
 URL, KEY = os.environ["GATEWAY_URL"], os.environ["GATEWAY_KEY"]
 MODELS = os.environ["GATEWAY_MODELS"].split(",")
+PROVIDERS = os.environ["GATEWAY_PROVIDERS"].split(",")
+# Models that are refused, of this run alone: one that was refused with 429 is left alone for a while.
+REFUSED = {
+    f"{provider}/status-{status}-{os.getpid()}": f"{provider} {status}"
+    for provider in PROVIDERS
+    for status in (429, 500, 529)
+}
 WRONG_KEY = "hg-nobody"
 QUESTION = "What is the weather in Oslo?"
 WEATHER = "Get the weather of a city."
@@ -34,10 +41,10 @@ def report(ways: Mapping[str, Callable[[str], Any]], ask: Callable[[str, str], A
     """Try each way of asking with each model, then make ``ask(key, model)`` fail in all the ways it should."""
     found: dict[str, Any] = {model: {name: _tried(way, model) for name, way in ways.items()} for model in MODELS}
     found["errors"] = {"key": _failure(ask, WRONG_KEY, MODELS[0]), "model": _failure(ask, KEY, "nobody")}
-    # Models of this run alone: one that was refused with 429 is left alone for a while.
-    for provider in os.environ["GATEWAY_PROVIDERS"].split(","):
-        for status in ("429", "500", "529"):
-            found["errors"][f"{provider} {status}"] = _failure(ask, KEY, f"{provider}/status-{status}-{os.getpid()}")
+    for provider in PROVIDERS:
+        found["errors"][f"{provider} cut"] = _failure(lambda _, model: ways["stream"](model), KEY, f"{provider}/cut")
+    for model, name in REFUSED.items():
+        found["errors"][name] = _failure(ask, KEY, model)
     json.dump(found, sys.stdout)
 
 
@@ -52,10 +59,10 @@ def _failure(ask: Callable[[str, str], Any], key: str, model: str) -> Any:
     try:
         return {"kind": "none", "text": repr(ask(key, model))}
     except Exception as error:  # noqa: BLE001 - likewise
-        response = getattr(error, "response", None)
+        headers = getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None) or {}
         return {
             "kind": type(error).__name__,
             "status": getattr(error, "status_code", None) or getattr(error, "code", None),
-            "retry_after": getattr(response, "headers", {}).get("retry-after"),
+            "retry_after": headers.get("retry-after") or headers.get("Retry-After"),
             "text": str(error),
         }

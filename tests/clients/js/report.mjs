@@ -39,8 +39,10 @@ export const report = async (ways, ask) => {
   }
   found.errors = { key: await failure(ask, "hg-nobody", models[0]), model: await failure(ask, key, "nobody") };
   // Models of this run alone: one that was refused with 429 is left alone for a while.
-  for (const provider of GATEWAY_PROVIDERS.split(","))
+  for (const provider of GATEWAY_PROVIDERS.split(",")) {
+    found.errors[`${provider} cut`] = await failure((_, model) => ways.stream(model), key, `${provider}/cut`);
     for (const status of [429, 500, 529])
       found.errors[`${provider} ${status}`] = await failure(ask, key, `${provider}/status-${status}-${process.pid}`);
+  }
   console.log(JSON.stringify(found));
 };
