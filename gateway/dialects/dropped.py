@@ -33,11 +33,9 @@ class Dropped:
 
     def others(self, table: Mapping[str, Any], known: Collection[str], prefix: str = "") -> None:
         """Add the fields of ``table`` that are not ``known``, where their value asks for something."""
-        for name in table:
-            if name not in known:
-                value = table[name]
-                if value is not None and value not in ([], {}, *_NEUTRAL.get(name, ())):
-                    self.add(prefix + name)
+        for name, value in table.items():
+            if name not in known and value is not None and value not in ([], {}, *_NEUTRAL.get(name, ())):
+                self.add(prefix + name)
 
     @property
     def names(self) -> list[str]:

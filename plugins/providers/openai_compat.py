@@ -14,7 +14,6 @@ import orjson
 
 from gateway import Exchange, Reply, Runtime, Secret, Target, hookimpl
 from gateway.dialects import openai_chat_provider as dialect
-from gateway.dialects.capabilities import Capabilities
 from gateway.dialects.presets import PRESETS, Preset
 from gateway.errors import InvalidRequest, UpstreamProtocolError
 from gateway.http_provider import HttpProvider, HttpSettings, path_of
@@ -104,20 +103,14 @@ class Plugin:
     async def _translated(self, exchange: Exchange, target: Target) -> Reply:
         chat = await chat_of(exchange)
         model = self._http.model(exchange, target)
-        request, dropped = dialect.request_from_chat(
-            chat, model, caps=self._capable(model), usage=self._preset.stream_usage
-        )
+        caps = attrs.evolve(self._http.caps(model), **self._preset.capabilities)
+        request, dropped = dialect.request_from_chat(chat, model, caps=caps, usage=self._preset.stream_usage)
         request, more = self._preset.fit(request)
         exchange.drop((*dropped, *more))
         answer = await self._http.ask(exchange, "/chat/completions", request, dialect.error_to_chat)
         if exchange.stream:
             return await streamed(exchange, answer, dialect.Decoder(self._preset.done_marker))
         return await answered(exchange, answer, dialect.reply_to_chat, dialect.usage_of)
-
-    def _capable(self, model: str) -> Capabilities:
-        """What a model can take here."""
-        known = self._http.caps(model)
-        return attrs.evolve(known, **self._preset.capabilities) if self._preset.capabilities else known
 
     @hookimpl
     async def list_models(self) -> Iterable[dict[str, Any]]:

@@ -3,8 +3,8 @@ be carried is named, or refused."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def told(client: str, plugin: str, parts: list[bytes]) -> list[Any]:
 
 def cut(data: bytes, places: set[int]) -> list[bytes]:
     at = [0, *sorted(place % len(data) for place in places), len(data)]
-    return [data[start:end] for start, end in pairwise(at) if start != end]
+    return [data[start:end] for start, end in itertools.pairwise(at) if start != end]
 
 
 @pytest.mark.parametrize(("client", "plugin"), PAIRS)
