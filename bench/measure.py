@@ -15,7 +15,7 @@ from bench import messages, scenarios, servers
 from bench.load import Load
 from bench.process import Process
 from bench.report import Row
-from bench.scenarios import Scenario
+from bench.scenarios import Bar, Scenario
 from bench.servers import Server
 
 WARM_SECONDS = 0.5
@@ -52,18 +52,24 @@ class Running:
 async def measure_load(plan: Plan, scenario: Scenario) -> list[Row]:
     """CPU time per unit of work: the servers take turns, in another order each round."""
     compared = [server for server in plan.servers if server.relays or not scenario.relayed]
-    rows = [
-        Row(scenario.name, server.name, f"µs/{scenario.unit}", bar=scenario.bar if server.gateway else None)
-        for server in compared
-    ]
+    if scenario.beside is not None:
+        compared = [server for server in compared if server.gateway]
     async with AsyncExitStack() as stack:
-        running = await _start_all(plan, stack, compared, scenario.interval)
-        pairs = list(zip(running, rows, strict=True))
-        for number in range(plan.rounds):
-            turn = number % len(pairs)
-            for one, row in pairs[turn:] + pairs[:turn]:
-                await _round(plan, scenario, one, row)
-    return rows
+        turns = [
+            (one, scenario, _row(scenario, one.server.name, scenario.bar if one.server.gateway else None))
+            for one in await _start_all(plan, stack, compared, scenario.interval)
+        ]
+        if scenario.beside is not None and turns:
+            turns.append((turns[0][0], scenario.beside, _row(scenario, scenarios.PASSING, None)))
+        for number in range(plan.rounds if turns else 0):
+            turn = number % len(turns)
+            for one, load, row in turns[turn:] + turns[:turn]:
+                await _round(plan, load, one, row)
+    return [row for _, _, row in turns]
+
+
+def _row(scenario: Scenario, name: str, bar: Bar | None) -> Row:
+    return Row(scenario.name, name, f"µs/{scenario.unit}", bar=bar)
 
 
 async def measure_start(plan: Plan) -> list[Row]:
@@ -102,7 +108,7 @@ async def measure_memory(plan: Plan) -> list[Row]:
 
 
 async def _round(plan: Plan, scenario: Scenario, one: Running, row: Row) -> None:
-    request = messages.http_request(scenario.request, f"127.0.0.1:{one.port}")
+    request = messages.http_request(scenario.request, f"127.0.0.1:{one.port}", scenario.path)
     load = Load(one.port, request, scenario.reply, scenario.connections or plan.connections)
     counts = load.counts
     await load.open()

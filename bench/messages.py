@@ -8,6 +8,7 @@ from typing import Any
 
 MODEL = "gpt-4o"
 CHAT_PATH = "/v1/chat/completions"
+MESSAGES_PATH = "/v1/messages"
 KEY = "hg-bench-0123456789abcdef0123456789abcdef"
 """The virtual key the load presents; of this benchmark only."""
 SMALL = 64 * 1024
@@ -36,10 +37,19 @@ def chat_request(
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def http_request(body: bytes, host: str) -> bytes:
+def messages_request(*, stream: bool = False) -> bytes:
+    """The question of ``chat_request`` as a client of Anthropic's Messages asks it."""
+    body: dict[str, Any] = {"model": MODEL, "max_tokens": 4096, "system": _WORDS * 3}
+    if stream:
+        body["stream"] = True
+    body["messages"] = [{"role": "user", "content": _WORDS * 16}]
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def http_request(body: bytes, host: str, path: str = CHAT_PATH) -> bytes:
     """The whole HTTP/1.1 request that carries ``body``."""
     head = (
-        f"POST {CHAT_PATH} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
         "Accept: application/json\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
@@ -52,6 +62,32 @@ def chat_reply(text: str = _WORDS * 6) -> bytes:
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return json.dumps({**_base("chat.completion"), "choices": [choice], "usage": _USAGE}, indent=2).encode()
+
+
+def messages_reply() -> bytes:
+    """What a client of Messages must be given for ``chat_reply``, byte for byte."""
+    content = [{"type": "text", "text": _WORDS * 6, "citations": None}]
+    return _compact({**_message_head(), "content": content, **_message_stop("end_turn"), "usage": _message_usage()})
+
+
+def messages_stream(count: int) -> bytes:
+    """The same for ``stream_events`` with usage."""
+    empty = {"input_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0}
+    opening = {**_message_head(), "content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**opening, "usage": empty}},
+        {"type": "ping"},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "", "citations": None}},
+    ]
+    for number in range(count):
+        delta = {"type": "text_delta", "text": f" token{number:04}"}
+        events.append({"type": "content_block_delta", "index": 0, "delta": delta})
+    events += [
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": _message_stop("end_turn"), "usage": _message_usage()},
+        {"type": "message_stop"},
+    ]
+    return b"".join([b"event: %b\ndata: %b\n\n" % (each["type"].encode(), _compact(each)) for each in events])
 
 
 def size_reply(size: int) -> bytes:
@@ -84,6 +120,24 @@ def stream_events(count: int, usage: bool) -> tuple[bytes, ...]:
 def stream_body(count: int, usage: bool) -> bytes:
     """What a client that asked for usage (or did not) must receive, byte for byte."""
     return b"".join(stream_events(count, usage))
+
+
+def _message_head() -> dict[str, Any]:
+    base = _base("")
+    return {"id": f"msg_{base['id']}", "type": "message", "role": "assistant", "model": base["model"]}
+
+
+def _message_stop(reason: str) -> dict[str, Any]:
+    return {"stop_reason": reason, "stop_sequence": None, "stop_details": None}
+
+
+def _message_usage() -> dict[str, Any]:
+    counts = {"input_tokens": _USAGE["prompt_tokens"], "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return {**counts, "output_tokens": _USAGE["completion_tokens"]}
+
+
+def _compact(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode()
 
 
 def _base(kind: str) -> dict[str, Any]:

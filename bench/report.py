@@ -47,10 +47,10 @@ class Row:
                 self.compared[other.server] = [a - b if difference else a / b for a, b in pairs]
 
     def held(self) -> list[float]:
-        """What is held against the bar, per round; empty where the baseline did not run."""
+        """What is held against the bar, per round; empty where what it is compared with did not run."""
         if self.bar is None:
             return []
-        return self.values if self.bar.kind == "value" else self.compared.get(BASELINE, [])
+        return self.values if self.bar.kind == "value" else self.compared.get(self.bar.against, [])
 
     def passed(self) -> bool | None:
         """Whether the bar holds; None where there is no bar or nothing to hold against it."""
@@ -66,7 +66,7 @@ def table(rows: Sequence[Row]) -> str:
     against = sorted({name for row in rows for name in row.compared if name not in (row.server, BASELINE)})
     # Only another gateway is worth a column: what everything costs next to the raw server can be seen.
     extra = [name for name in against if name == "against"]
-    header = ["scenario", "server", "figure", "spread", "rate/s", "p50 ms", "p99 ms", "core", f"to {BASELINE}"]
+    header = ["scenario", "server", "figure", "spread", "rate/s", "p50 ms", "p99 ms", "core", "to baseline"]
     header += [f"to {name}" for name in extra] + ["bar", "goal", ""]
     lines = [header]
     for index, row in enumerate(rows):
@@ -81,7 +81,8 @@ def table(rows: Sequence[Row]) -> str:
 def _cells(row: Row, scenario: str, extra: list[str]) -> list[str]:
     figure = [f"{_number(median(row.values))} {row.unit}", _spread(row.values)] if row.values else ["none", ""]
     load = [_middle(row.rates, ",.0f"), _middle(row.p50, ".2f"), _middle(row.p99, ".2f"), _middle(row.busy, ".0%")]
-    compared = [_comparison(row, name) for name in (BASELINE, *extra)]
+    # What a row has its bar against stands in the place of the textbook proxy's figure.
+    compared = [_comparison(row, name) for name in (row.bar.against if row.bar else BASELINE, *extra)]
     bar = ["", ""]
     if row.bar:
         bar = [f"≤ {_held(row.bar.kind, value)}" for value in (row.bar.limit, row.bar.goal)]

@@ -13,6 +13,8 @@ EVENTS = 200
 INTERVAL = 0.004
 """Seconds between two events: slow enough that each event is read and written alone, as tokens are in life."""
 IMAGE_BYTES = 10_000_000
+PASSING = "pass-through"
+"""The gateway's row of the load that is measured beside another."""
 
 
 @attrs.frozen
@@ -20,9 +22,11 @@ class Bar:
     """The most a figure may be, and where it is meant to go."""
 
     kind: Literal["ratio", "difference", "value"]
-    """Held against the figure ÷ the textbook proxy's, the figure minus it, or the figure itself."""
+    """Held against the figure ÷ the one of ``against``, the figure minus that, or the figure itself."""
     limit: float
     goal: float
+    against: str = "textbook"
+    """Whose figure it is held against."""
 
 
 @attrs.frozen
@@ -48,6 +52,9 @@ class Scenario:
     """The answer must come from the upstream, or from a cache."""
     gateway_head: bytes = b""
     """Header line a gateway's answer must have for its figure to mean anything."""
+    path: str = messages.CHAT_PATH
+    beside: Scenario | None = None
+    """Another load on the same gateway, in the same rounds: what this one is compared with."""
 
 
 def _stream(name: str, title: str, bar: Bar | None, *, usage: bool, interval: float) -> Scenario:
@@ -67,18 +74,20 @@ def loads() -> list[Scenario]:
     """Every scenario that is a load, in the order they run."""
     chunk_bar = Bar("ratio", limit=1.1, goal=0.9)
     image = messages.chat_request(image_bytes=IMAGE_BYTES)
+    whole = Scenario(
+        name="whole",
+        title="2 KB chat request, 1 KB answer",
+        unit="request",
+        request=messages.chat_request(),
+        reply=messages.chat_reply(),
+        relayed=False,
+        bar=Bar("ratio", limit=1.0, goal=0.65),
+    )
+    stream = _stream("stream-usage", "the same, client asks for usage", chunk_bar, usage=True, interval=INTERVAL)
     return [
-        Scenario(
-            name="whole",
-            title="2 KB chat request, 1 KB answer",
-            unit="request",
-            request=messages.chat_request(),
-            reply=messages.chat_reply(),
-            relayed=False,
-            bar=Bar("ratio", limit=1.0, goal=0.65),
-        ),
+        whole,
         _stream("stream", f"stream of {EVENTS} paced events", chunk_bar, usage=False, interval=INTERVAL),
-        _stream("stream-usage", "the same, client asks for usage", chunk_bar, usage=True, interval=INTERVAL),
+        stream,
         _stream("stream-burst", "stream at full speed", None, usage=False, interval=0.0),
         Scenario(
             name="cache",
@@ -98,6 +107,28 @@ def loads() -> list[Scenario]:
             relayed=False,
             connections=2,
             bar=Bar("difference", limit=15_000, goal=5_000),
+        ),
+        Scenario(
+            name="translate",
+            title="the question of whole from a client of Anthropic's Messages, translated both ways",
+            unit="request",
+            request=messages.messages_request(),
+            reply=messages.messages_reply(),
+            path=messages.MESSAGES_PATH,
+            beside=whole,
+            bar=Bar("ratio", limit=1.4, goal=1.2, against=PASSING),
+        ),
+        Scenario(
+            name="translate-stream",
+            title=f"the same as a stream of {EVENTS} paced events",
+            unit="chunk",
+            request=messages.messages_request(stream=True),
+            reply=messages.messages_stream(EVENTS),
+            units=stream.units,
+            interval=INTERVAL,
+            path=messages.MESSAGES_PATH,
+            beside=stream,
+            bar=Bar("ratio", limit=2.0, goal=1.5, against=PASSING),
         ),
     ]
 

@@ -49,7 +49,9 @@ async def translated(
     """The answer of the chat completions at ``path`` to a client of any dialect."""
     chat = await chat_of(exchange)
     model = http.model(exchange, target)
-    caps = attrs.evolve(http.caps(model), **preset.capabilities)
+    caps = http.caps(model)
+    if preset.capabilities:
+        caps = attrs.evolve(caps, **preset.capabilities)
     request, dropped = dialect.request_from_chat(chat, model, caps=caps, usage=preset.stream_usage)
     request, more = preset.fit(request)
     exchange.drop((*dropped, *more))

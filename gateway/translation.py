@@ -15,7 +15,7 @@ import orjson
 
 from gateway.answer import Answer
 from gateway.dialects import registry, vectors
-from gateway.dialects.openai_chat import PlainStream, read_usage, says_something
+from gateway.dialects.openai_chat import PlainStream, adds, read_usage
 from gateway.dialects.stream_error import StreamError
 from gateway.dialects.tokens import estimate_tokens
 from gateway.errors import InvalidRequest, UpstreamError, UpstreamProtocolError, UpstreamRefused
@@ -159,7 +159,7 @@ class TranslatedStream(EventStream):
 
     @property
     def started(self) -> bool:
-        return self._started
+        return self._started or self.reader.started
 
     @property
     def usage(self) -> Usage | None:
@@ -201,7 +201,7 @@ class TranslatedStream(EventStream):
 
     def _given(self, events: bytes, chunks: list[dict[str, Any]]) -> bytes:
         if not self._started:
-            self._started = any(says_something(choice) for chunk in chunks for choice in chunk.get("choices") or ())
+            self._started = any(adds(choice) for chunk in chunks for choice in chunk.get("choices") or ())
         return self._check(events) if self.observer is not None else events
 
     def _last(self) -> bytes:

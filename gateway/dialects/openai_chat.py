@@ -94,7 +94,7 @@ class ChatStream:
             return ERROR
         choices = chunk.get("choices")
         if not self.started:
-            self.started = choices is None or (type(choices) is list and any(map(says_something, choices)))
+            self.started = choices is None or (type(choices) is list and any(map(_says_something, choices)))
         if choices and not self.finished and type(choices) is list:
             for choice in choices:
                 if type(choice) is dict and choice.get("finish_reason"):
@@ -110,11 +110,15 @@ class ChatStream:
         return told_as_whole(data)
 
 
-def says_something(choice: Any) -> bool:
-    """Whether a choice of a chunk is part of the answer: more than a role."""
+def _says_something(choice: Any) -> bool:
     if type(choice) is not dict or choice.get("finish_reason") or choice.get("text"):
         return True
-    delta = choice.get("delta")
+    return adds(choice)
+
+
+def adds(choice: Any) -> bool:
+    """Whether a choice of a chunk adds to the answer: its delta holds more than a role."""
+    delta = choice.get("delta") if type(choice) is dict else None
     return type(delta) is dict and any(value and name != "role" for name, value in delta.items())
 
 

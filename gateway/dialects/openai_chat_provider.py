@@ -22,7 +22,8 @@ from gateway.exchange import Usage
 # What the canonical form has beside OpenAI's, by where it stands.
 _MESSAGE = frozenset({"reasoning_content", "reasoning_details", "reasoning", "cache_control", "is_error", "prefix"})
 _CALL = frozenset({"extra_content", "cache_control"})
-_REQUEST = frozenset({"top_k", "min_p", "repetition_penalty", "reasoning", "cache_control"})
+_UNSAID = ("top_k", "min_p", "repetition_penalty")
+_REQUEST = frozenset({*_UNSAID, "reasoning", "cache_control"})
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias")
 
 
@@ -37,7 +38,7 @@ def request_from_chat(
     dropped = Dropped()
     request = {name: value for name, value in chat.items() if name not in _REQUEST and value is not None}
     request["model"] = model
-    dropped.others(chat, set(chat) - (_REQUEST - {"reasoning", "cache_control"}))
+    dropped.others({name: chat[name] for name in _UNSAID if name in chat}, ())
     request["messages"] = [_message(message, dropped) for message in chat.get("messages") or ()]
     if request.get("tools"):
         request["tools"] = [_without(tool, _CALL) for tool in request["tools"]]

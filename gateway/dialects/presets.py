@@ -35,6 +35,8 @@ class Preset:
 
     def fit(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """A translated request as this server takes it, and the names of what it does not."""
+        if self.developer and not self.refuses and not self.names:
+            return request, []
         dropped = [name for name in request if name in self.refuses and name != "stream_options"]
         fitted = {self.names.get(name, name): value for name, value in request.items() if name not in self.refuses}
         if not self.developer:

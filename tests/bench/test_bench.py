@@ -17,7 +17,7 @@ from bench import messages, report, servers
 from bench.load import Load
 from bench.process import Process, StartFailed
 from bench.report import Row
-from bench.scenarios import Bar
+from bench.scenarios import PASSING, Bar
 from bench.servers import Server
 from bench.upstream import Upstream
 
@@ -126,6 +126,25 @@ def test_a_difference_and_a_value_are_held_against_their_bars() -> None:
     assert image.passed() is False
     assert Row("start", "gateway", "s", values=[0.9], bar=Bar("value", limit=1.0, goal=0.5)).passed() is True
     assert Row("start", "textbook", "s", values=[9.0]).passed() is None
+
+
+def test_a_load_may_be_held_against_another_on_the_same_gateway() -> None:
+    ours = Row("translate", "gateway", "µs/request", values=[130.0], bar=Bar("ratio", 1.4, 1.2, PASSING))
+    passing = Row("translate", PASSING, "µs/request", values=[100.0])
+    ours.compare([ours, passing])
+    assert ours.passed() is True and "1.30 x" in report.table([ours, passing])
+
+
+def test_a_translated_load_runs_beside_the_one_that_passes(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    command = [sys.executable, "-m", "bench", "--scenario", "translate", "translate-stream", f"--json={result}"]
+    limits = ["--rounds=2", "--seconds=0.3", "--requests=10", "--connections=2"]
+    subprocess.run(command + limits, cwd=servers.TREE, capture_output=True, timeout=60, check=True)
+    rows = json.loads(result.read_text())["rows"]
+    # Every answer was what a client of Messages must be given, byte for byte.
+    assert [(row["scenario"], row["server"], row["errors"], row["note"]) for row in rows] == [
+        (scenario, server, 0, "") for scenario in ("translate", "translate-stream") for server in ("gateway", PASSING)
+    ]
 
 
 async def test_a_server_that_does_not_start_is_reported_with_its_output(port: int, tmp_path: Path) -> None:

@@ -32,11 +32,7 @@ _PATHS = {
 
 def configuration(port: int, top: str = "") -> str:
     """A gateway with all providers in front of one upstream; the model ``x-<plugin>`` is that plugin's."""
-    lines = [
-        top,
-        "[retry]\nattempts = 1\n[breaker]\nfailures = 0\nerror_rate = 0",
-        "[plugins.rate_limit]\nrequests_per_minute = 10_000_000",
-    ]
+    lines = [top, "[retry]\nattempts = 1\n[breaker]\nfailures = 0\nerror_rate = 0"]
     for plugin, (_, path, more) in PROVIDERS.items():
         lines.append(
             f'[providers.{plugin}]\ntype = "{plugin}"\nbase_url = "http://127.0.0.1:{port}{path}"\n{more}\n'
