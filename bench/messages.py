@@ -66,7 +66,7 @@ def chat_reply(text: str = _WORDS * 6) -> bytes:
 
 def messages_reply() -> bytes:
     """What a client of Messages must be given for ``chat_reply``, byte for byte."""
-    content = [{"type": "text", "text": _WORDS * 6, "citations": None}]
+    content = [{"type": "text", "text": _WORDS * 6}]
     return _compact({**_message_head(), "content": content, **_message_stop("end_turn"), "usage": _message_usage()})
 
 
@@ -77,7 +77,7 @@ def messages_stream(count: int) -> bytes:
     events: list[dict[str, Any]] = [
         {"type": "message_start", "message": {**opening, "usage": empty}},
         {"type": "ping"},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "", "citations": None}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     ]
     for number in range(count):
         delta = {"type": "text_delta", "text": f" token{number:04}"}

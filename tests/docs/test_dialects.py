@@ -11,6 +11,7 @@ from gateway.dialects.registry import CLIENTS
 # Lost without a word, and why nobody misses it.
 SILENT = {
     ("cache marks", "openai_compat, azure_openai"): "caching is automatic there",
+    ("cache marks", "ollama"): "it caches every prompt by itself",
     ("service tier", "*"): "the client asks for the standard tier, which is what it gets",
 }
 
