@@ -13,7 +13,7 @@ from gateway.dialects import gemini_client, gemini_embed, gemini_error, gemini_m
 from gateway.dialects.gemini_encoder import Encoder
 from gateway.testing import Script, ScriptedUpstream, stream, whole
 
-genai: Any = pytest.importorskip("google.genai", reason="google-genai is not installed (extra test-clients)")
+genai: Any = pytest.importorskip("google.genai", reason="google-genai is not installed (extra test)")
 # The SDK's own class below aiohttp's session; nothing of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
 
