@@ -46,17 +46,16 @@ def run(chosen: Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _write(path: Path, text: str, force: bool) -> None:
-    """Whole or not at all: a temporary file beside ``path`` takes its place, or is linked there if nothing is."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """A file that is there stays as it is, or is replaced as a whole."""
+    target = path.with_name(f".{path.name}.{os.getpid()}") if force else path
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise ConfigError([f"{target} exists; --force replaces it."]) from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        if force:
-            temporary.replace(path)
-        else:
-            path.hardlink_to(temporary)
-    except FileExistsError:
-        raise ConfigError([f"{path} exists; --force replaces it."]) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        target.replace(path)
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise

@@ -36,6 +36,9 @@ def convert(source: Source, environ: Mapping[str, str], notes: Notes) -> dict[st
     deployments = [found for fields in _deployments(source, top, environ, notes, secrets)
                    if (found := _deployment(fields, router, general_litellm)) is not None]  # fmt: skip
     providers, models, ordered = build(deployments, str(router.get("routing_strategy") or "simple-shuffle"))
+    if any("timeouts" not in provider for provider in providers.values()):
+        notes.add(0, "LiteLLM waits for minutes where no timeout is given; here a provider has 60 s to begin an answer, "
+                  "and for each further piece, unless first_token and idle in its timeouts say more.")  # fmt: skip
     aliases = settings.aliases(router, models)
     for fields in (router, general_litellm):
         settings.fallbacks(fields, models)

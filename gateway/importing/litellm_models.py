@@ -32,7 +32,7 @@ REASONS = {
     "ssl_verify": "TLS is always verified; ca_file in the provider's table names your own authority.",
 }  # fmt: skip
 _GLOB = re.compile(r"[*?\[]")
-_PROVIDER = re.compile(r"[^A-Za-z0-9._-]+")
+_PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @attrs.frozen
@@ -81,9 +81,11 @@ def deployment(name: str, fields: Fields) -> Deployment | None:
         return None
     table = vendors.table(vendor, model, region, fields)
     prefix = name.removesuffix("/*")
-    if model == "*" and prefix != name and prefix == _PROVIDER.sub("-", prefix) and not _GLOB.search(prefix):
+    if model == "*" and prefix != name and _PROVIDER.fullmatch(prefix):
         return Deployment(name, fields, vendor, None, table, alone=True)
     if not _GLOB.search(model):
+        if re.search(r"[?\[]", name):
+            fields.note(None, f"{name}: a name with ? or [ is a pattern here, and not listed for clients.")
         return Deployment(name, fields, vendor, model, table)
     if model == name:
         return Deployment(name, fields, vendor, None, table)

@@ -9,10 +9,11 @@ import pytest
 from gateway.importing.fields import Fields, Secrets
 from gateway.importing.notes import Notes
 from gateway.importing.source import Source
+from gateway.toml_lines import KeyPath
 
 
 def fields(values: dict[str, Any], notes: Notes, secrets: Secrets | None = None, **environ: str) -> Fields:
-    lines = {("t", name): number for number, name in enumerate(values, 2)}
+    lines: dict[KeyPath, int] = {("t", name): number for number, name in enumerate(values, 2)}
     return Fields(Source({"t": values}, lines), ("t",), values, environ, notes, secrets or Secrets())
 
 
