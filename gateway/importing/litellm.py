@@ -35,10 +35,11 @@ def convert(source: Source, environ: Mapping[str, str], notes: Notes) -> dict[st
     )
     deployments = [found for fields in _deployments(source, top, environ, notes, secrets)
                    if (found := _deployment(fields, router, general_litellm)) is not None]  # fmt: skip
-    providers, models, ordered = build(deployments, str(router.get("routing_strategy") or "simple-shuffle"))
-    if any("timeouts" not in provider for provider in providers.values()):
-        notes.add(0, "LiteLLM waits for minutes where no timeout is given; here a provider has 60 s to begin an answer, "
-                  "and for each further piece, unless first_token and idle in its timeouts say more.")  # fmt: skip
+    tables, ordered = build(deployments, str(router.get("routing_strategy") or "simple-shuffle"))
+    models = tables["models"]
+    if any("timeouts" not in provider for provider in tables["providers"].values()):
+        notes.add(0, "LiteLLM waits for minutes where no timeout is given; here a provider has 60 s to begin its "
+                  "answer, and for each further piece, unless its first_token and idle say more.")  # fmt: skip
     aliases = settings.aliases(router, models)
     for fields in (router, general_litellm):
         settings.fallbacks(fields, models)
@@ -46,7 +47,7 @@ def convert(source: Source, environ: Mapping[str, str], notes: Notes) -> dict[st
         if others := [other for other in models[name].get("fallbacks", ()) if other != alias]:
             models[alias].setdefault("fallbacks", others)
     cached = settings.cache(general_litellm)
-    document: dict[str, Any] = {}
+    document: dict[str, Any] = {name: tables[name] for name in ("default_provider",) if name in tables}
     if general_litellm.flag("drop_params") is False:
         document["strict"] = True
     if limit := general.whole("max_request_size_mb"):
@@ -55,7 +56,7 @@ def convert(source: Source, environ: Mapping[str, str], notes: Notes) -> dict[st
     if cached:
         document["plugins"]["cache"] = cached
     document |= {"retry": settings.retry(router, general_litellm), "breaker": settings.breaker(router, general_litellm)}
-    document |= {"providers": providers, "models": models}
+    document |= {"providers": tables["providers"], "models": models}
     router.left(settings.ROUTER_REASONS)
     general_litellm.left(settings.LITELLM_REASONS)
     general.left(settings.GENERAL_REASONS)

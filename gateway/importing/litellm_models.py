@@ -93,8 +93,8 @@ def deployment(name: str, fields: Fields) -> Deployment | None:
     return None
 
 
-def build(deployments: Sequence[Deployment], strategy: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """``[providers]``, ``[models]``, and the models whose targets have an order."""
+def build(deployments: Sequence[Deployment], strategy: str) -> tuple[dict[str, Any], list[str]]:
+    """``default_provider``, ``[providers]`` and ``[models]``, and the models whose targets have an order."""
     providers = Providers()
     for each in deployments:
         if each.alone and not providers.claim(each.table, each.name.removesuffix("/*")):
@@ -103,6 +103,7 @@ def build(deployments: Sequence[Deployment], strategy: str) -> tuple[dict[str, A
     for each in deployments:
         if not each.alone:
             groups.setdefault(each.name, []).append(each)
+    default = _default(deployments, groups, providers)
     models: dict[str, Any] = {}
     ordered: list[str] = []
     limits: dict[str, int] = {}
@@ -116,7 +117,24 @@ def build(deployments: Sequence[Deployment], strategy: str) -> tuple[dict[str, A
         models[name] = {"targets": _merged(targets)}
     for each in deployments:
         each.fields.left(REASONS)
-    return providers.tables, models, ordered
+    return default | {"providers": providers.tables, "models": models}, ordered
+
+
+def _default(
+    deployments: Sequence[Deployment], groups: dict[str, list[Deployment]], providers: Providers
+) -> dict[str, Any]:
+    """``*`` beside ``NAME/*``: in ``[models]`` it would come before what is looked up by its provider's name."""
+    if "*" not in groups or not any(each.alone for each in deployments):
+        return {}
+    first, *others = groups["*"]
+    if others:
+        first.fields.note("model", '[models."*"] has several targets and takes all names, those that start with a '
+                          "provider's name included.")  # fmt: skip
+        return {}
+    del groups["*"]
+    first.fields.note("model", "* became default_provider, which is asked for names that nobody else lists and has no "
+                      "fallbacks.")  # fmt: skip
+    return {"default_provider": providers.name(first.table, first.vendor)}
 
 
 def _target(each: Deployment, weight: int, providers: Providers, limits: dict[str, int]) -> dict[str, Any]:

@@ -88,13 +88,14 @@ ODD = st.recursive(
     max_leaves=6,
 )  # fmt: skip
 PARAMETERS = (
-    "api_base api_key api_version azure_ad_token tenant_id organization extra_headers timeout stream_timeout weight order "
-    "rpm tpm max_parallel_requests aws_region_name aws_access_key_id aws_secret_access_key aws_session_token "
+    "api_base api_key api_version azure_ad_token tenant_id organization extra_headers timeout stream_timeout weight "
+    "order rpm tpm max_parallel_requests aws_region_name aws_access_key_id aws_secret_access_key aws_session_token "
     "vertex_project vertex_location vertex_credentials litellm_credential_name custom_llm_provider temperature"
 ).split()
 SETTINGS = (
-    "routing_strategy num_retries allowed_fails cooldown_time disable_cooldowns fallbacks default_fallbacks cache ttl "
-    "cache_params model_group_alias timeout request_timeout default_max_parallel_requests drop_params max_request_size_mb"
+    "num_retries allowed_fails cooldown_time disable_cooldowns fallbacks default_fallbacks cache ttl "
+    "cache_params model_group_alias timeout request_timeout default_max_parallel_requests drop_params "
+    "max_request_size_mb routing_strategy"
 ).split()
 
 

@@ -108,3 +108,12 @@ def test_a_name_that_is_a_pattern_here_is_told() -> None:
         "x:2: fast [eu]: a name with ? or [ is a pattern here, and not listed for clients."
         in models("fast [eu]: model: groq/a")[1]
     )
+
+
+def test_all_other_names_go_to_the_default_provider_beside_names_of_providers() -> None:
+    document, told = models("*: model: openai/*", "groq/*: model: groq/*")
+    assert (document["default_provider"], "models" in document) == ("openai", False)
+    assert any(line.startswith("x:2: model: * became default_provider") for line in told)
+    document, told = models("*: model: openai/*", "*: model: mistral/*", "groq/*: model: groq/*")
+    assert "default_provider" not in document and len(document["models"]["*"]["targets"]) == 2
+    assert any(line.startswith('x:2: model: [models."*"] has several targets') for line in told)
