@@ -18,6 +18,7 @@ _DEFAULTS = "requests get no default fields here; clients send them."
 _PRICES = "money is not counted."
 REASONS = {
     "rpm": _LIMITS, "tpm": _LIMITS, "itpm": _LIMITS, "otpm": _LIMITS,
+    "max_parallel_requests": "a target has a limit; max_concurrency in the provider's table limits all its models.",
     "max_retries": "[retry] attempts counts for all models.", "num_retries": "[retry] attempts counts for all models.",
     "cooldown_time": "[breaker] counts for all models.", "allowed_fails": "[breaker] counts for all models.",
     "drop_params": "strict counts for all models.", "additional_drop_params": "no fields are dropped on request.",
