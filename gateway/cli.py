@@ -86,11 +86,29 @@ def _parser() -> tuple[argparse.ArgumentParser, Any]:
     explain.add_argument("--json", action="store_true", help="for machines")
     add("models", _models, "List the models clients can name now.")
     add("plugins", _plugins, "List the loaded plugins: name, kind, place in the chain, hooks, file.")
+    _add_imports(commands)
     keys = commands.add_parser("keys", help="Virtual keys.").add_subparsers(required=True, metavar="COMMAND")
     new = keys.add_parser("new", help="Make a key; it is printed once, with its table for gateway.toml.")
     new.add_argument("name")
     new.set_defaults(run=_new_key)
     return parser, commands
+
+
+def _add_imports(commands: Any) -> None:
+    kinds = commands.add_parser("import", help="Write a gateway.toml from another gateway's configuration.")
+    kinds = kinds.add_subparsers(required=True, metavar="KIND", dest="kind")
+    for kind, text in (("litellm", "LiteLLM's config.yaml."), ("router", "The earlier router's providers.yaml.")):
+        parser = kinds.add_parser(kind, help=text, description=f"{text} What does not carry over is told on stderr.")
+        parser.add_argument("file", type=Path, metavar="FILE", help="what to import")
+        parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="written with mode 0600; default: stdout")
+        parser.add_argument("--force", action="store_true", help="replace the file of -o if there is one")
+        parser.set_defaults(run=_import)
+
+
+def _import(chosen: argparse.Namespace) -> int:
+    from gateway.importing.command import run
+
+    return run(chosen, os.environ)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from gateway.providers_yaml import YamlError, parse
 
 _PREFIX = "GATEWAY__"
 # Name of the earlier router → where its value belongs now.
-_RENAMED: dict[str, tuple[str, ...]] = {
+RENAMED: dict[str, tuple[str, ...]] = {
     "OLLAMA_BASE": ("providers", "ollama", "base_url"),
     "ROUTER_MAX_CONCURRENCY": ("pool", "max_connections"),
     "MODELS_CACHE_TTL_S": ("models_ttl",),
@@ -61,7 +61,7 @@ def _apply_earlier_router(document: Document) -> None:
     environ = {name: value for name, value in document.environ.items() if value}
     if "PROVIDERS_YAML" in environ:
         _apply_providers_yaml(document, environ["PROVIDERS_YAML"])
-    for name, path in _RENAMED.items():
+    for name, path in RENAMED.items():
         if name in environ:
             _rename(document, name, path, _parsed(environ[name]))
     if "OLLAMA_BASE" in environ and "type" not in document.table("providers", "ollama"):
