@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from time import time
 from typing import Any
 
@@ -42,11 +41,13 @@ class SigningKey:
     def pem(self) -> bytes:
         return bytes(self.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
-    def sign(self, claims: Mapping[str, Any], *, algorithm: str | None = None, **header: Any) -> str:
+    def sign(self, claims: dict[str, Any], *, algorithm: str | None = None, **header: Any) -> str:
         """A token; a header given as ``None`` is left out."""
         headers = {"kid": self.kid} | header
         given = {name: value for name, value in headers.items() if value is not None}
-        return str(jwt.encode(dict(claims), self.private, algorithm or self.algorithm, given))
+        # Not by jwt.encode, which refuses to write what a verifier must refuse to read.
+        payload = json.dumps(claims).encode()
+        return str(jwt.PyJWS().encode(payload, self.private, algorithm or self.algorithm, given))
 
 
 def claims(**more: Any) -> dict[str, Any]:
