@@ -34,6 +34,8 @@ _LONGEST_NAME = 255  # of a principal or team; OpenID Connect Core 1.0 section 2
 _REMEMBERED = 4096  # tokens that need no second verification
 _CLAIM = optional(min_len(1))
 _LIMIT = optional(ge(0))
+_SOME: Any = gt(0)
+_SMALL: Any = le(600)
 
 
 @attrs.frozen(kw_only=True)
@@ -60,9 +62,9 @@ class Settings:
     """Certificates of the authorities that vouch for the issuer's address, where the system's do not."""
     algorithms: tuple[Algorithm, ...] = attrs.field(default=("RS256", "ES256", "EdDSA"), validator=min_len(1))
     """Signatures that are taken. A key is only used with those that are meant for its kind."""
-    leeway: Duration = attrs.field(default=Duration(30.0), validator=le(600))
+    leeway: Duration = attrs.field(default=Duration(30.0), validator=_SMALL)
     """By how much the issuer's clock and ours may differ."""
-    refresh: Duration = attrs.field(default=Duration(600.0), validator=gt(0))
+    refresh: Duration = attrs.field(default=Duration(600.0), validator=_SOME)
     """How often the keys are fetched: a key the issuer has withdrawn is in use at most so long."""
     principal_claim: str = attrs.field(default="sub", validator=min_len(1))
     """The claim that says who is calling. The principal is called ``jwt:`` and this, so that it is nobody in

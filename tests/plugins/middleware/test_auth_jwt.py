@@ -15,15 +15,19 @@ from typing import Any
 
 import attrs
 import pytest
+import tomli
+from cattrs.errors import BaseValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import Exchange, Principal, Runtime
 from gateway.config import Config, Plugins
 from gateway.errors import Unauthenticated
+from gateway.structure import make_converter, mistakes
 from gateway_plugins.middleware import auth_jwt
 from tests.support.exchanges import make_exchange
 from tests.support.issuer import AUDIENCE, SigningKey, claims, key_set, segment
+from tests.support.programs import ROOT
 
 RSA, EC, ED = SigningKey("RS256", "rsa"), SigningKey("ES256", "ec"), SigningKey("EdDSA", "ed")
 STRANGER = SigningKey("RS256", "rsa")
@@ -98,22 +102,22 @@ async def test_claims_that_do_not_hold_are_refused(changes: dict[str, Any]) -> N
 async def test_clocks_may_differ_by_the_leeway() -> None:
     now = int(time())
     plugin = make(leeway=60.0)
-    assert await asked(RSA.sign(claims(exp=now - 30)), plugin)
-    assert await asked(RSA.sign(claims(nbf=now + 30)), plugin)
+    await asked(RSA.sign(claims(exp=now - 30)), plugin)
+    await asked(RSA.sign(claims(nbf=now + 30)), plugin)
     await refuses(RSA.sign(claims(exp=now - 90)), plugin)
     await refuses(RSA.sign(claims(nbf=now + 90)), plugin)
 
 
 async def test_the_issuer_must_be_the_one_that_is_configured() -> None:
     plugin = make(issuer=ISSUER)
-    assert await asked(RSA.sign(claims(iss=ISSUER)), plugin)
+    await asked(RSA.sign(claims(iss=ISSUER)), plugin)
     for wrong in (None, "https://another.example", ISSUER + "/", [ISSUER], 7):
         await refuses(RSA.sign(claims(iss=wrong)), plugin)
 
 
 async def test_required_claims_must_be_there() -> None:
     plugin = make(required_claims=("jti",))
-    assert await asked(RSA.sign(claims(jti="1")), plugin)
+    await asked(RSA.sign(claims(jti="1")), plugin)
     await refuses(RSA.sign(claims()), plugin)
 
 
@@ -185,7 +189,7 @@ async def test_what_must_be_understood_and_is_not_is_refused() -> None:
 
 
 async def test_a_token_too_long_is_not_even_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await asked(RSA.sign(claims(groups=["g" * 20] * 200)))
+    await asked(RSA.sign(claims(groups=["g" * 20] * 200)))
     token = RSA.sign(claims(groups=["g" * 20] * 300))
     assert len(token) > 8192
     monkeypatch.setattr(auth_jwt, "sha256", None)
@@ -297,10 +301,10 @@ async def test_r12_tokens_with_a_long_common_beginning_are_never_mixed_up() -> N
 async def test_what_is_remembered_ends_with_the_token() -> None:
     plugin = make(leeway=0.0)
     token = RSA.sign(claims())
-    assert await asked(token, plugin)
+    await asked(token, plugin)
     ends = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["exp"]
     for now, remembered in ((ends - 0.001, True), (ends, False)):
-        plugin.clock = lambda now=now: now  # type: ignore[misc]
+        plugin.clock = lambda now=now: now
         digest = hashlib.sha256(token.encode()).digest()
         assert (plugin._remembered(digest) is not None) is remembered
 
@@ -309,7 +313,7 @@ async def test_no_more_tokens_are_remembered_than_there_is_room_for(monkeypatch:
     monkeypatch.setattr(auth_jwt, "_REMEMBERED", 3)
     plugin = make()
     for number in range(9):
-        assert await asked(ED.sign(claims(sub=f"u{number}")), plugin)
+        await asked(ED.sign(claims(sub=f"u{number}")), plugin)
         assert len(plugin._verified) <= 3
 
 
@@ -344,6 +348,21 @@ def test_these_chains_are_right(chain: tuple[str, ...]) -> None:
 def test_without_an_issuer_and_keys_it_cannot_be_configured() -> None:
     with pytest.raises(ValueError, match="one of issuer and jwks"):
         auth_jwt.Settings(audience="a")
+
+
+def test_the_example_in_the_shipped_configuration_is_right() -> None:
+    text = (ROOT / "gateway.toml").read_text()
+    example = text[text.index("# [plugins.auth_jwt]") :].partition("\n\n")[0].replace("\n# ", "\n").removeprefix("# ")
+    settings = make_converter().structure(tomli.loads(example)["plugins"]["auth_jwt"], auth_jwt.Settings)
+    assert settings.issuer == "https://login.example.com" and settings.models_claim == "models"
+    assert settings.limits == auth_jwt.Limits(requests_per_minute="rpm")
+
+
+def test_an_algorithm_with_a_shared_secret_cannot_be_configured() -> None:
+    for name in ("HS256", "none", "rs256"):
+        with pytest.raises(BaseValidationError) as caught:
+            make_converter().structure({"audience": "a", "issuer": "i", "algorithms": [name]}, auth_jwt.Settings)
+        assert [path for path, _ in mistakes(caught.value)] == [("algorithms", 0)]
 
 
 def test_every_limit_can_come_from_a_claim() -> None:
