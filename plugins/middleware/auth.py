@@ -27,7 +27,7 @@ class Plugin:
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
         if not self._principals:
-            return  # no keys: the gateway is open, and therefore listens on loopback only
+            return  # no keys: auth_jwt decides; without it the gateway is open, and listens on loopback only
         given = credential(exchange)
         principal = self._holder(given) if given is not None and len(given) <= _LONGEST else None
         if principal is not None:
