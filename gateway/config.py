@@ -144,6 +144,8 @@ def _check_listeners(document: Document, config: Config) -> None:
     missing = "" if "auth" in config.plugins.chain else "'auth' is not in the chain"
     if not document.table("keys"):
         missing = "there are no [keys]"
+    if "auth_jwt" in config.plugins.chain:
+        missing = ""  # it refuses whoever has no token
     for path, host in document.find("server", "host"):
         if missing and isinstance(host, str) and not _is_loopback(host):
             document.problem(

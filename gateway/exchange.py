@@ -54,7 +54,7 @@ class Surface:
 
 @attrs.frozen
 class Principal:
-    """Whom a virtual key stands for, with its limits; what plugins see instead of the key."""
+    """Whom a virtual key or a token stands for, with its limits; what plugins see instead of either."""
 
     name: str
     models: tuple[str, ...] = ("*",)
@@ -62,6 +62,8 @@ class Principal:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
+    team: str | None = None
+    """Whom it belongs to, where its token says so; for plugins that count or report by it."""
 
     def allows(self, model: str) -> bool:
         return self.models == _ALL or any(fnmatchcase(model, pattern) for pattern in self.models)

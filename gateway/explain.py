@@ -192,6 +192,8 @@ class Explainer:
 
     def _access(self, principal: Principal | None, model: str) -> Access:
         if principal is None:
+            if "auth_jwt" in self._config.plugins.chain:
+                return Access(True, "its token has no narrower claim ([plugins.auth_jwt])")
             why = "'auth' is not in the chain" if self._config.keys else "there are no [keys]"
             return Access(True, f"the gateway is open: {why}")
         place = dotted(("keys", principal.name, "models"))

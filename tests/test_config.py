@@ -176,6 +176,12 @@ def test_r03_without_keys_loopback_is_fine(read: Load, host: str) -> None:
     assert read(f"[server]\nhost = '{host}'")[1] == []
 
 
+@pytest.mark.parametrize("keys", ["", KEYS], ids=["no keys", "keys"])
+def test_r03_with_tokens_it_is_not_open(read: Load, keys: str) -> None:
+    assert read(f"{keys}[server]\nhost = '0.0.0.0'\n[plugins]\nchain = ['auth_jwt']")[1] == []
+    assert read(f"{keys}[server]\nhost = '0.0.0.0'\n[plugins]\nchain = ['auth', 'auth_jwt']")[1] == []
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "gateway.example.com", "127.0.0.1.evil.test"])
 def test_r03_without_keys_nothing_but_loopback_is(read: Load, host: str) -> None:
     (problem,) = read(f"[server]\nhost = '{host}'")[1]

@@ -150,6 +150,14 @@ async def test_keys_are_asked_for_where_there_are_any(tmp_path: Path) -> None:
     assert unasked.key is None and unasked.access.why.endswith("'auth' is not in the chain")
 
 
+async def test_what_a_token_may_use_is_not_in_the_configuration(tmp_path: Path) -> None:
+    text = (
+        PROVIDERS + '[plugins]\nchain = ["auth_jwt"]\n[plugins.auth_jwt]\naudience = "a"\nissuer = "https://i.test"\n'
+    )
+    found = await explain(tmp_path, text, None, "a/x")
+    assert found.access.allowed and "[plugins.auth_jwt]" in found.access.why
+
+
 async def test_limits_are_the_keys_own_or_the_plugins(tmp_path: Path) -> None:
     text = ALL + "[plugins.rate_limit]\ntokens_per_minute = 5\n"
     limits = {limit.name: limit for limit in (await explain(tmp_path, text, "some", "fast")).limits}

@@ -6,6 +6,7 @@ import hmac
 from hashlib import sha256
 
 from gateway import Exchange, Principal, Runtime, hookimpl
+from gateway.credential import credential
 from gateway.errors import Unauthenticated
 
 _LONGEST = 512
@@ -15,6 +16,7 @@ _LONGEST = 512
 class Plugin:
     def __init__(self, settings: None, runtime: Runtime) -> None:
         self._principals: dict[bytes, tuple[bytes, Principal]] = {}
+        self._alone = "auth_jwt" not in runtime.config.plugins.chain
         for name, key in runtime.config.keys.items():
             digest = bytes.fromhex(key.sha256)
             self._principals[digest] = (
@@ -25,24 +27,17 @@ class Plugin:
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
         if not self._principals:
-            return  # no keys: the gateway is open, and therefore listens on loopback only
-        credential = _credential(exchange)
-        if credential is None or len(credential) > _LONGEST:
+            return  # no keys: auth_jwt decides; without it the gateway is open, and listens on loopback only
+        given = credential(exchange)
+        principal = self._holder(given) if given is not None and len(given) <= _LONGEST else None
+        if principal is not None:
+            exchange.principal = principal
+        elif self._alone:
             raise Unauthenticated
-        digest = sha256(credential.encode("utf-8", "surrogatepass")).digest()
+        # Otherwise auth_jwt, directly behind, takes what is no key of ours for a token, and refuses what is none.
+
+    def _holder(self, key: str) -> Principal | None:
+        digest = sha256(key.encode("utf-8", "surrogatepass")).digest()
         stored, principal = self._principals.get(digest, (b"", None))
         # The look-up is by digest, so its timing tells nothing of a key; the comparison is constant-time besides.
-        if principal is None or not hmac.compare_digest(stored, digest):
-            raise Unauthenticated
-        exchange.principal = principal
-
-
-def _credential(exchange: Exchange) -> str | None:
-    """The client's key: Bearer (OpenAI), x-api-key (Anthropic), api-key (Azure), x-goog-api-key (Gemini)."""
-    headers = exchange.headers
-    authorization = headers.get("Authorization")
-    if authorization is not None:
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() == "bearer" and token.strip():
-            return token.strip()
-    return headers.get("x-api-key") or headers.get("api-key") or headers.get("x-goog-api-key")
+        return principal if hmac.compare_digest(stored, digest) else None

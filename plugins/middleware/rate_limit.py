@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import ceil
 from time import monotonic
 
@@ -12,6 +13,7 @@ from gateway import Exchange, Principal, Reply, Runtime, hookimpl
 from gateway.errors import RateLimited
 
 _NOTE = "rate_limit"
+_MANY = 1024  # meters; from here on those that tell nothing are dropped: principals of tokens are as many as users are
 
 
 @attrs.frozen(kw_only=True)
@@ -36,10 +38,12 @@ class Bucket:
         self._rate = limit / 60.0
         self._seen = now
 
-    def allow(self, limit: int) -> None:
-        """Another limit from now on. What is used up stays used up; a higher limit adds the difference at once."""
-        self.level = min(float(limit), self.level + max(0, limit - self.limit))
+    def allow(self, limit: int, *, at_once: bool) -> None:
+        """Another limit from now on. What is used up stays used up; a higher limit adds the difference, ``at_once`` or
+        as it refills."""
+        self.level = min(float(limit), self.level + (max(0, limit - self.limit) if at_once else 0))
         self.limit = limit
+        self.limit_text = str(limit)
         self._rate = limit / 60.0
 
     def refill(self, now: float) -> float:
@@ -64,42 +68,47 @@ class Meter:
         self.max_concurrency = 0
         self.running = 0
 
-    def allow(self, principal: Principal, settings: Settings, now: float) -> None:
-        """Take over the limits as they are configured now."""
+    def allow(self, principal: Principal, settings: Settings, now: float, *, at_once: bool) -> None:
+        """Take over the limits the principal has now."""
         requests = _own(principal.requests_per_minute, settings.requests_per_minute)
         tokens = _own(principal.tokens_per_minute, settings.tokens_per_minute)
-        self.requests = _bucket(self.requests, requests, now)
-        self.tokens = _bucket(self.tokens, tokens, now)
+        self.requests = _bucket(self.requests, requests, now, at_once)
+        self.tokens = _bucket(self.tokens, tokens, now, at_once)
         self.max_concurrency = _own(principal.max_concurrency, settings.max_concurrency)
 
+    def tells_nothing(self, now: float) -> bool:
+        """A new one would be just like it: nothing runs, nothing is used up."""
+        return not self.running and all(
+            bucket is None or bucket.refill(now) >= bucket.limit for bucket in (self.requests, self.tokens)
+        )
 
-def _bucket(bucket: Bucket | None, limit: int, now: float) -> Bucket | None:
+
+def _bucket(bucket: Bucket | None, limit: int, now: float, at_once: bool) -> Bucket | None:
     if not limit:
         return None
     if bucket is None:
         return Bucket(limit, now)
     bucket.refill(now)
-    bucket.allow(limit)
+    bucket.allow(limit, at_once=at_once)
     return bucket
 
 
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._settings = settings
-        self._meters: dict[str, Meter] = {}
+        # With whose limits each was taken over from ``_known``.
+        self._meters: dict[str, tuple[Meter, Principal]] = {}
         # A limit that began anew at every reload would be none.
-        self._known: dict[str, Meter] = runtime.keep("meters", dict)
+        self._known: OrderedDict[str, Meter] = runtime.keep("meters", OrderedDict)
         self.clock = monotonic
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
         principal = exchange.principal or _OPEN
         now = self.clock()
-        meter = self._meters.get(principal.name)
-        if meter is None:
-            # Principals come from the configuration, so there are only so many of them.
-            meter = self._meters[principal.name] = self._known.setdefault(principal.name, Meter())
-            meter.allow(principal, self._settings, now)
+        meter, known = self._meters.get(principal.name, _UNKNOWN)
+        if known is not principal:
+            meter = self._meter(principal, known, now)
         if meter.max_concurrency and meter.running >= meter.max_concurrency:
             raise _refusal(meter, "Too many requests of this key are running.", 1.0)
         if meter.tokens is not None and meter.tokens.refill(now) <= 0:
@@ -110,6 +119,32 @@ class Plugin:
             meter.requests.level -= 1
         meter.running += 1
         exchange.notes[_NOTE] = meter
+
+    def _meter(self, principal: Principal, before: Principal, now: float) -> Meter:
+        """The principal's meter with its limits, which are others than ``before`` where its token says so."""
+        name = principal.name
+        if before is _NOBODY:
+            if len(self._known) >= _MANY:
+                self._drop(now)
+            meter = self._known.setdefault(name, Meter())
+            meter.allow(principal, self._settings, now, at_once=True)
+        else:
+            meter = self._meters[name][0]
+            if principal != before:
+                # Two tokens of one user, in turns, must not add the difference each time.
+                meter.allow(principal, self._settings, now, at_once=False)
+        self._meters[name] = meter, principal
+        return meter
+
+    def _drop(self, now: float) -> None:
+        """Each newcomer makes room of the two oldest: no sweep, and no more meters than twice those that count."""
+        for _ in range(2):
+            name, meter = next(iter(self._known.items()))
+            if meter.tells_nothing(now):
+                del self._known[name]
+                self._meters.pop(name, None)
+            else:
+                self._known.move_to_end(name)
 
     @hookimpl
     def on_reply(self, exchange: Exchange, reply: Reply) -> None:
@@ -130,6 +165,8 @@ class Plugin:
 
 
 _OPEN = Principal("open")
+_NOBODY = Principal("")
+_UNKNOWN = (Meter(), _NOBODY)
 
 
 def _own(own: int | None, default: int) -> int:

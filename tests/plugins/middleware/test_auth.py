@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import Exchange
-from gateway.config import Key
+from gateway import Exchange, Principal
+from gateway.config import DEFAULT_CHAIN, Key, Plugins
 from gateway.errors import Unauthenticated
 from gateway_plugins.middleware import auth
 from tests.support.exchanges import make_exchange, make_runtime
@@ -25,8 +25,8 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def make(**keys: Key) -> auth.Plugin:
-    return auth.Plugin(None, make_runtime(config=SimpleNamespace(keys=keys)))
+def make(chain: tuple[str, ...] = DEFAULT_CHAIN, /, **keys: Key) -> auth.Plugin:
+    return auth.Plugin(None, make_runtime(config=SimpleNamespace(keys=keys, plugins=Plugins(chain=chain))))
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +136,10 @@ def test_r11_digests_are_compared_in_constant_time() -> None:
 
 def test_without_keys_everybody_comes_in() -> None:
     assert asked(make()).principal is None
+
+
+def test_what_is_no_key_is_left_to_auth_jwt_where_that_is_in_the_chain() -> None:
+    plugin = make(("auth", "auth_jwt"), alice=Key(sha256=digest(ALICE)))
+    assert asked(plugin, x_api_key=ALICE).principal == Principal("alice")
+    for headers in ({"x_api_key": BOB}, {"x_api_key": "k" * 5000}, {}):
+        assert asked(plugin, **headers).principal is None

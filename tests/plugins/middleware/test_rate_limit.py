@@ -193,6 +193,92 @@ def test_without_a_limit_there_is_nothing_to_tell() -> None:
     assert not Limiter(requests_per_minute=0).run().headers
 
 
+# Principals of tokens: as many as there are users, with the limits their tokens say.
+
+
+def test_a_token_that_says_another_limit_changes_it() -> None:
+    limiter = Limiter(requests_per_minute=0)
+    assert limiter.allowed(principal=Principal("u", requests_per_minute=6)) == 6
+    more = Principal("u", requests_per_minute=60)
+    assert limiter.allowed(principal=more) == 0  # not at once …
+    assert limiter.refused(more).headers["x-ratelimit-limit-requests"] == "60"
+    limiter.now += 10
+    assert limiter.allowed(principal=more) == 10  # … but as it refills
+    limiter.now += 3600
+    assert limiter.allowed(principal=Principal("u", requests_per_minute=6)) == 6
+    assert limiter.allowed(principal=Principal("u")) == 100_000
+
+
+def test_two_tokens_in_turns_get_no_more_than_the_better_one() -> None:
+    limiter = Limiter(requests_per_minute=0)
+    tokens = [Principal("u", requests_per_minute=limit) for limit in (6, 60)]
+    passed = 0
+    for turn in range(2000):
+        passed += limiter.allowed(1, tokens[turn % 2])
+        limiter.now += 0.01
+    assert passed <= 60 + 20
+
+
+def test_limits_are_taken_over_once_while_they_are_the_same() -> None:
+    limiter = Limiter(requests_per_minute=60)
+    for _ in range(60):
+        limiter.run(Principal("u", requests_per_minute=60))  # equal, and another object each time
+    limiter.refused(Principal("u", requests_per_minute=60))
+
+
+def test_meters_of_those_who_are_gone_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "_MANY", 10)
+    limiter = Limiter(requests_per_minute=60, tokens_per_minute=60)
+    held = limiter.begin(ALICE)
+    limiter.run(BOB, usage=Usage(10_000_000, 0))
+    for number in range(5000):
+        limiter.run(Principal(f"u{number}"))
+        limiter.now += 0.1
+        assert len(limiter.plugin._known) <= 30  # twice the ten of the last second, and some to begin with
+        assert set(limiter.plugin._meters) == set(limiter.plugin._known)
+    assert {"alice", "bob"} < set(limiter.plugin._known)  # one still runs, the other has used up more than there is
+    limiter.refused(BOB)
+    limiter.plugin.on_finish(held)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 7),
+        st.sampled_from(["run", "begin", "finish"]),
+        st.integers(0, 30),
+        st.sampled_from([0, 1, 5, 90]),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.integers(2, 4))
+def test_nobody_notices_that_a_meter_was_dropped(steps: list[tuple[int, str, int, int]], many: int) -> None:
+    def told(limiter: Limiter) -> list[object]:
+        found: list[object] = []
+        running: list[Exchange] = []
+        for who, what, tokens, seconds in steps:
+            limiter.now += seconds
+            if what == "finish":
+                if running:
+                    limiter.plugin.on_finish(running.pop(0))
+                continue
+            try:
+                if what == "begin":
+                    running.append(limiter.begin(Principal(f"u{who}")))
+                else:
+                    found.append(dict(limiter.run(Principal(f"u{who}"), usage=Usage(tokens, 0)).headers))
+            except RateLimited as error:
+                found.append((error.retry_after, dict(error.headers)))
+        return found
+
+    settings = {"requests_per_minute": 3, "tokens_per_minute": 40, "max_concurrency": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        kept = told(Limiter(**settings))
+        patch.setattr(rate_limit, "_MANY", many)
+        assert told(Limiter(**settings)) == kept
+
+
 # Through a running gateway: the ways out that a plugin cannot see by itself.
 
 KEYS = {name: f"hg-limits-{name}" for name in ("alice", "bob", "tokens")}
