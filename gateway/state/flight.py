@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from operator import attrgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,8 +145,8 @@ class SharedStream:
     """
 
     __slots__ = (
-        "_call", "_close", "_first", "_flight", "_guard", "_limit", "_pacer", "_readers", "_reported", "_room",
-        "_source", "_task", "base", "ended", "error", "events", "held", "parts", "size",
+        "__weakref__", "_call", "_close", "_first", "_flight", "_guard", "_limit", "_pacer", "_readers", "_reported",
+        "_room", "_source", "_task", "base", "ended", "error", "events", "held", "parts", "size",
     )  # fmt: skip
 
     def __init__(self, flight: Flight, exchange: Exchange, reply: Reply, limit: int) -> None:
@@ -202,13 +203,17 @@ class SharedStream:
     def leave(self, reader: Reader) -> None:
         self._readers.discard(reader)
         if reader is self._pacer:
-            self._pacer = max(self._readers, key=_sent, default=None)
+            self._pacer = max(self._readers, key=attrgetter("sent"), default=None)
             self.read_on(self._pacer)
         self.end_unwanted()
 
     def end_unwanted(self) -> None:
         """End the call when nobody reads its answer or is about to."""
-        if not self._readers and not self._flight.awaited and self._task is not None:
+        if self._readers or self._flight.awaited:
+            return
+        if self.ended:
+            self._flight.stream = None  # a circle that would stay until the collector runs, with all it holds
+        elif self._task is not None:
             self._flight.forget()
             self._task.cancel()
 
@@ -228,7 +233,7 @@ class SharedStream:
                 raise
             self.error = fired
         except Exception as error:  # noqa: BLE001 - every reader raises it
-            self.error = error
+            self.error = error.with_traceback(None)  # its frames hold this
 
     def _push(self, block: bytes) -> None:
         self.parts.append(block)
@@ -270,11 +275,12 @@ class SharedStream:
             told = self.events is not None and self.events.delivered
             self._call.end("ok" if told else "client_gone" if task.cancelled() else _outcome(self.error))
         self._guard.close()
-        self._source = self._close = self._call = None
+        self._source = self._close = self._call = self._task = None
         for reader in self._readers:
             reader.wake()
         if not self._flight.led or self.error is not None:
             self._flight.forget()
+        self.end_unwanted()
 
 
 class Reader:
@@ -334,10 +340,6 @@ class Reader:
     def leave(self) -> None:
         """The client's exchange is over."""
         self._stream.leave(self)
-
-
-def _sent(reader: Reader) -> int:
-    return reader.sent
 
 
 def _outcome(error: Exception | None) -> str:
