@@ -69,7 +69,7 @@ class Settings:
         default=Size(1 << 20),
         validator=attrs.validators.and_(attrs.validators.gt(Size(0)), attrs.validators.le(Size(8 << 20))),
     )
-    """Bytes of the largest answer that is kept; at most 8 MiB."""
+    """Bytes of the largest answer that is kept, and held of a stream that is shared; at most 8 MiB."""
     path: str = ""
     """SQLite file behind the memory, so that answers outlive a restart; empty: memory only. It holds answers in clear
     text and is created for its owner only. Remove it when another server answers at a provider's address."""
