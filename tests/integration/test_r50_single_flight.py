@@ -107,6 +107,10 @@ def crowd(gateway: LocalGateway, size: int, **fields: Any) -> list[asyncio.Task[
     return [asyncio.get_running_loop().create_task(ask(gateway, **fields)) for _ in range(size)]
 
 
+async def length(client: RawClient) -> int:
+    return sum([len(piece) async for piece in client.body()])
+
+
 def states(answers: list[Response]) -> list[str]:
     return sorted(str(answer.header("x-gateway-cache")) for answer in answers)
 
@@ -376,3 +380,69 @@ async def test_a_reload_leaves_the_call_to_those_who_share_it(tmp_path: Path) ->
         assert {answer.body for answer in answers} == {b"".join(EVENTS)}
         assert states(answers) == ["coalesced"] * 5 + ["miss"] * 2
         assert len(upstream.calls) == 2
+
+
+async def test_a_follower_who_does_not_read_holds_nobody_up_and_is_cut(tmp_path: Path) -> None:
+    begun, size = asyncio.Event(), 200
+    piece = chat_events(1)[1].replace(b"w0 ", b"x" * 100_000)
+
+    async def script(call: Call) -> None:
+        await call.head(200, SSE.items() | {("Transfer-Encoding", "chunked")})
+        await call.chunk(piece)
+        await begun.wait()
+        for _ in range(size):
+            await call.chunk(piece)
+        for each in EVENTS[-2:]:
+            await call.chunk(each)
+        await call.chunk(b"")
+
+    async with gateway_of(tmp_path, upstream := ScriptedUpstream(script), 'max_entry = "256KiB"') as gateway:
+        async with RawClient(gateway.url) as leader, RawClient(gateway.url) as stopped, RawClient(gateway.url) as late:
+            for client in (leader, stopped):
+                await asked(client, stream=True)
+                await client.read_head()
+            begun.set()
+            assert await length(leader) == (size + 1) * len(piece) + len(b"".join(EVENTS[-2:]))
+            with pytest.raises(Truncated):
+                await length(stopped)
+            begun.clear()
+            await asked(late, stream=True)
+            assert (await late.read_head()).get("x-gateway-cache") == "miss"
+        assert len(upstream.calls) == 2
+
+
+async def test_a_long_whole_answer_is_shared(tmp_path: Path) -> None:
+    provider, body = Provider(), chat_body("x" * 300_000)
+
+    async def script(call: Call) -> None:
+        await provider.head.wait()
+        await call.answer(200, body, JSON)
+
+    async with gateway_of(tmp_path, upstream := ScriptedUpstream(script)) as gateway:
+        running = crowd(gateway, 5)
+        await until(lambda: waiting(gateway) == 4)
+        provider.go()
+        assert {answer.body for answer in await asyncio.gather(*running)} == {body}
+        assert len(upstream.calls) == 1
+
+
+async def test_what_a_stream_used_is_known_of_everybody_who_got_it(tmp_path: Path) -> None:
+    provider, events = Provider(), chat_events(3, usage=USAGE)
+
+    async def script(call: Call) -> None:
+        await call.head(200, SSE.items() | {("Transfer-Encoding", "chunked")})
+        await call.chunk(events[0] + events[1])
+        await provider.rest.wait()
+        await call.chunk(b"".join(events[2:]))
+        await call.chunk(b"")
+
+    async with gateway_of(tmp_path, ScriptedUpstream(script)) as gateway:
+        running = crowd(gateway, 3, stream=True, stream_options={"include_usage": True})
+        flights = gateway.plugin("cache")._flights
+        await until(lambda: any(each.stream and len(each.stream._readers) == 3 for each in flights.values()))
+        provider.go()
+        answers = await asyncio.gather(*running)
+        assert {answer.body for answer in answers} == {b"".join(events)}
+        await until(lambda: len(gateway.exchanges) == 3)
+        used = [(each.cache, each.usage and each.usage.total_tokens) for each in gateway.exchanges]
+        assert sorted(used) == [("coalesced", 7), ("coalesced", 7), ("miss", 7)]
