@@ -147,16 +147,15 @@ class Plugin:
         if not wish.asked and wish.store and exchange.read_now() is not None and not self._is_unasked(exchange):
             exchange.cache = "bypass"  # most requests: nothing to wait for
             return None
-        return self._looked_up(exchange, headers, wish, now)
+        return self._looked_up(exchange, headers, wish)
 
-    async def _looked_up(
-        self, exchange: Exchange, headers: CIMultiDictProxy[str], wish: Wish, now: float
-    ) -> Reply | None:
+    async def _looked_up(self, exchange: Exchange, headers: CIMultiDictProxy[str], wish: Wish) -> Reply | None:
         if not (wish.store and await self._is_eligible(exchange, wish)):
             exchange.cache = "bypass"
         else:
             key = self._key(exchange, headers, exchange.payload.raw)
-            entry = await self._find(key, now) if wish.read else None
+            entry = await self._find(key) if wish.read else None
+            now = self._clock()
             if entry is not None and now - entry.stored <= wish.max_age:
                 return _replay(exchange, entry, now)
             if not wish.only_cached:
@@ -227,12 +226,12 @@ class Plugin:
                 fields += (name, str(len(values)), *values)
         return digest(fields, raw)
 
-    async def _find(self, key: str, now: float) -> Entry | None:
-        entry = self._memory.lookup(key, now)
+    async def _find(self, key: str) -> Entry | None:
+        entry = self._memory.lookup(key, self._clock())
         if entry is None and self._file is not None:
             entry = await self._file.read(key)
-            if entry is None or not entry.is_fresh(now):
-                return None
+            if entry is None or not entry.is_fresh(self._clock()):
+                return self._memory.lookup(key, self._clock())  # a call that has ended meanwhile
             self._memory[key] = entry
         return entry
 
@@ -311,7 +310,10 @@ def _follow(exchange: Exchange, flight: Flight) -> Reply | None:
         reply = _replay(exchange, flight.entry, flight.entry.stored)
         exchange.cache = "coalesced"
         return reply
-    if stream is None or not _is_joinable(exchange, flight, stream):
+    if stream is None:
+        return None
+    if not _is_joinable(exchange, flight, stream):
+        stream.end_unwanted()
         return None
     exchange.cache = "coalesced"
     exchange.dropped += flight.dropped

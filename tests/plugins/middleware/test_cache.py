@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,12 @@ import attrs
 import pytest
 
 from gateway import Exchange, Reply, Surface, Usage
+from gateway.body import parse
 from gateway_plugins.middleware import cache
 from tests.support.caching import (
+    ALICE,
     ASK,
+    CHAT,
     DONE,
     EMBEDDINGS,
     EVENTS,
@@ -235,3 +239,20 @@ async def test_edits_of_later_hooks_are_not_made_twice() -> None:
     assert again.cache == "hit"
     assert first.body.endswith(b"}signed")
     assert again.reply.body == first.reply.body
+
+
+async def test_an_answer_made_while_the_body_was_on_its_way_is_found() -> None:
+    chain = Chain()
+    slow = make_exchange(JSON, principal=ALICE, surface=CHAT)
+
+    async def read(exchange: Exchange) -> Any:
+        chain.clock.now += 5
+        await chain.ask()
+        payload = await parse(json.dumps(ASK).encode())
+        exchange.model, exchange.stream = payload.model, payload.stream
+        return payload
+
+    slow._reader = read
+    reply = await asked(chain.plugin, slow)
+    assert reply is not None
+    assert (slow.cache, reply.headers["age"], chain.calls) == ("hit", "0", 1)
