@@ -66,8 +66,7 @@ class Dispatcher:
         exchange.strict = self._strict
         exchange.model = model
         exchange.client_ip = self._intake.client_ip(request)
-        guard = exchange.guard = Guard(asyncio.current_task())  # type: ignore[arg-type]
-        self._watchdog.guards.add(guard)
+        guard = exchange.guard = Guard(asyncio.current_task(), self._watchdog.guards)  # type: ignore[arg-type]
         self.active.add(exchange)
         reply: Reply | None = None
         try:
@@ -96,8 +95,7 @@ class Dispatcher:
                     reply.close()
             if exchange.call is not None:
                 exchange.call.end(exchange.outcome)
-            guard.close()
-            self._watchdog.guards.discard(guard)
+            exchange.guard.close()  # another one where the call's stream was cut loose from the exchange
             exchange.finished = perf_counter()
             try:
                 await self._finish(exchange)

@@ -71,7 +71,8 @@ async def on_reply(exchange: Exchange, reply: Reply) -> None:
 def on_event(exchange: Exchange, event: Event) -> None:
     """One server-sent event of a streamed reply. Assign ``event.data`` to change it.
 
-    Streams are only taken apart when a loaded plugin has this hook.
+    Streams are only taken apart when a loaded plugin has this hook. A stream that several clients share is seen once,
+    with the exchange that called for it, which may have finished: its client may leave before the others.
     """
 
 

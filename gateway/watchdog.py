@@ -14,12 +14,18 @@ INTERVAL = 0.2
 
 
 class Guard:
-    """The limit one task is under now. When it passes, the task is cancelled and ``caught`` says why."""
+    """The limit one task is under now. When it passes, the task is cancelled and ``caught`` says why.
 
-    __slots__ = ("at", "error", "fired", "task")
+    It stands in ``guards``, a ``Watchdog``'s, until it is closed.
+    """
 
-    def __init__(self, task: asyncio.Task[object]) -> None:
+    __slots__ = ("at", "error", "fired", "guards", "task")
+
+    def __init__(self, task: asyncio.Task[object], guards: set[Guard] | None = None) -> None:
         self.task: asyncio.Task[object] | None = task
+        self.guards = guards
+        if guards is not None:
+            guards.add(self)
         self.at = inf
         self.error: Callable[[], GatewayError] | None = None
         self.fired: GatewayError | None = None
@@ -37,6 +43,14 @@ class Guard:
         """The exchange is over. Its task may be the connection's, which goes on to the next."""
         self.disarm()
         self.task = None
+        if self.guards is not None:
+            self.guards.discard(self)
+
+    def split(self) -> Guard:
+        """Another one for the same task. Who keeps this one may give it to the task that goes on with a call whose
+        limits are told to it."""
+        assert self.task is not None
+        return Guard(self.task, self.guards)
 
     def fire(self, error: GatewayError) -> None:
         """Make the task fail with ``error`` at its next await. Only the first reason counts."""

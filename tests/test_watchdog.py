@@ -61,3 +61,18 @@ async def test_only_the_first_reason_counts() -> None:
     told = await task
     assert told is not None and told.message == "first"
     assert task.cancelling() == 0
+
+
+async def test_a_split_guard_is_watched_until_each_of_both_is_closed() -> None:
+    watchdog = Watchdog()
+    task = asyncio.create_task(asyncio.sleep(5))
+    first = Guard(task, watchdog.guards)
+    second = first.split()
+    first.arm(5, lambda: UpstreamTimeout("late"))
+    assert watchdog.guards == {first, second}
+    assert (second.task, second.at, second.error) == (task, float("inf"), None)
+    first.close()
+    assert watchdog.guards == {second}
+    second.close()
+    assert not watchdog.guards
+    task.cancel()

@@ -9,11 +9,14 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from struct import Struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import orjson
 from aiohttp_client_cache.backends.base import DictCache
+
+if TYPE_CHECKING:
+    from gateway.state.flight import Flight
 
 OVERHEAD = 1024
 """Bytes an entry costs beside its body: key, headers, objects (measured: 0.9 KiB)."""
@@ -48,6 +51,34 @@ class Entry:
     def is_fresh(self, now: float) -> bool:
         """Neither expired nor, after the clock was set back, from the future."""
         return self.stored <= now < self.expires
+
+
+class Recording:
+    """An answer on its way to the client, kept until it is known to be complete. Too long, it is let go."""
+
+    __slots__ = ("_limit", "_parts", "_size", "flight", "headers", "key", "streamed", "unasked")
+
+    def __init__(self, key: str, limit: int, unasked: bool) -> None:
+        self.key = key
+        self.unasked = unasked
+        self.headers: dict[str, str] = {}
+        self.streamed = False
+        self.flight: Flight | None = None
+        """The call this exchange leads."""
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size <= self._limit:
+            self._parts.append(chunk)
+        else:
+            self._parts.clear()
+
+    @property
+    def body(self) -> bytes | None:
+        return b"".join(self._parts) if self._size <= self._limit else None
 
 
 class Codec:

@@ -5,10 +5,13 @@ provider unchanged, and providers refuse fields they do not know.
 
 ===================  =============================================================================================
 ``no-store``         neither looked up nor stored
-``no-cache``         not looked up; a new answer is stored
+``no-cache``         not looked up and no call under way joined; a new answer is stored
 ``max-age=N``        cache this request, whatever its temperature; accept answers up to N seconds old
 ``only-if-cached``   as ``max-age``, of any age; 504 instead of calling a provider
 ===================  =============================================================================================
+
+Who asks what is being asked already follows that call (``gateway.state.flight``), under the same rules, unless its
+answer turns out to be no success. Calls under way end with their generation: a reload begins anew.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from fnmatch import translate
 from functools import lru_cache
 from hashlib import sha256
-from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Literal, cast
 
 import attrs
@@ -28,8 +31,10 @@ from multidict import CIMultiDictProxy
 from gateway import Duration, Exchange, Reply, Runtime, Size, Usage, hookimpl
 from gateway.dialects.complete import is_complete
 from gateway.errors import RequestRejected
-from gateway.state.cache import Entry, MemoryTier
+from gateway.state.cache import Entry, MemoryTier, Recording
+from gateway.state.cache_control import NO_WISH, Wish, parse_cache_control
 from gateway.state.cache_file import FileTier
+from gateway.state.flight import Flight, SharedStream
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -64,12 +69,16 @@ class Settings:
         default=Size(1 << 20),
         validator=attrs.validators.and_(attrs.validators.gt(Size(0)), attrs.validators.le(Size(8 << 20))),
     )
-    """Bytes of the largest answer that is kept; at most 8 MiB."""
+    """Bytes of the largest answer that is kept, and held of a stream that is shared; at most 8 MiB."""
     path: str = ""
     """SQLite file behind the memory, so that answers outlive a restart; empty: memory only. It holds answers in clear
     text and is created for its owner only. Remove it when another server answers at a provider's address."""
     disk: Size = attrs.field(default=Size(1 << 30), validator=attrs.validators.ge(Size(1 << 20)))
     """Bytes of the file; what expires first goes first."""
+    coalesce: bool = True
+    """Equal requests that are under way together share one call, where they may be cached at all."""
+    coalesce_wait: Duration = attrs.field(default=Duration(30.0), validator=attrs.validators.gt(Duration(0.0)))
+    """How long one waits for the head of another's answer; then it makes a call of its own."""
 
 
 class NotCached(RequestRejected):
@@ -77,42 +86,6 @@ class NotCached(RequestRejected):
 
     status = 504
     code = "not_cached"
-
-
-@attrs.frozen
-class Wish:
-    """What a request's ``Cache-Control`` asks for."""
-
-    store: bool = True
-    read: bool = True
-    only_cached: bool = False
-    max_age: float = inf
-    """Seconds."""
-    asked: bool = False
-    """The client wants this cached although the rules would not."""
-
-
-_NO_WISH = Wish()
-
-
-@lru_cache(maxsize=256)
-def parse_cache_control(value: str) -> Wish:
-    """Read the header. Unknown directives are ignored; of two equal ones the first counts, and an age that is no number
-    is 0 (RFC 9111 section 4.2.1)."""
-    given: dict[str, str] = {}
-    for item in value.split(","):
-        name, _, argument = item.partition("=")
-        given.setdefault(name.strip().lower(), argument.strip().strip('"'))
-    age = given.get("max-age")
-    max_age = inf if age is None else float(age) if re.fullmatch("[0-9]+", age) else 0.0
-    only_cached = "only-if-cached" in given
-    return Wish(
-        store="no-store" not in given,
-        read="no-store" not in given and "no-cache" not in given,
-        only_cached=only_cached,
-        max_age=max_age,
-        asked=only_cached or (age is not None and max_age > 0),
-    )
 
 
 def digest(fields: Iterable[str], body: bytes) -> str:
@@ -134,32 +107,6 @@ def _begun(fields: tuple[str, ...]) -> Hash:
     return sha256(encoded.encode("utf-8", "surrogatepass") + b"|")  # no digit: the fields end here
 
 
-class Recording:
-    """An answer on its way to the client, kept until it is known to be complete. Too long, it is let go."""
-
-    __slots__ = ("_limit", "_parts", "_size", "headers", "key", "streamed", "unasked")
-
-    def __init__(self, key: str, limit: int, unasked: bool) -> None:
-        self.key = key
-        self.unasked = unasked
-        self.headers: dict[str, str] = {}
-        self.streamed = False
-        self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def add(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size <= self._limit:
-            self._parts.append(chunk)
-        else:
-            self._parts.clear()
-
-    @property
-    def body(self) -> bytes | None:
-        return b"".join(self._parts) if self._size <= self._limit else None
-
-
 class Plugin:
     def __init__(self, settings: Settings, runtime: Runtime, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
@@ -168,6 +115,8 @@ class Plugin:
         # Kept over reloads: entries of other routes have other keys, are not found any more and go when room is wanted.
         self._memory = runtime.keep("memory", lambda: MemoryTier(settings.memory))
         self._file = FileTier(settings.path, settings.disk, clock) if settings.path else None
+        self._runtime = runtime
+        self._flights: dict[str, Flight] = {}
         config = runtime.config
         # An answer belongs to the routes it came by: where models, targets or providers change, so do all keys.
         routes = repr((config.default_provider, config.providers, config.models))
@@ -191,30 +140,47 @@ class Plugin:
             return None
         headers = cast("CIMultiDictProxy[str]", exchange.headers)
         asked = headers.getall("cache-control", None)
-        wish = _NO_WISH if asked is None else parse_cache_control(",".join(asked))
+        wish = NO_WISH if asked is None else parse_cache_control(",".join(asked))
         now = self._clock()
         if (hit := self._known(exchange, headers, wish, now)) is not None:
             return _replay(exchange, hit, now)
         if not wish.asked and wish.store and exchange.read_now() is not None and not self._is_unasked(exchange):
             exchange.cache = "bypass"  # most requests: nothing to wait for
             return None
-        return self._looked_up(exchange, headers, wish, now)
+        return self._looked_up(exchange, headers, wish)
 
-    async def _looked_up(
-        self, exchange: Exchange, headers: CIMultiDictProxy[str], wish: Wish, now: float
-    ) -> Reply | None:
+    async def _looked_up(self, exchange: Exchange, headers: CIMultiDictProxy[str], wish: Wish) -> Reply | None:
         if not (wish.store and await self._is_eligible(exchange, wish)):
             exchange.cache = "bypass"
         else:
             key = self._key(exchange, headers, exchange.payload.raw)
-            entry = await self._find(key, now) if wish.read else None
+            entry = await self._find(key) if wish.read else None
+            now = self._clock()
             if entry is not None and now - entry.stored <= wish.max_age:
                 return _replay(exchange, entry, now)
+            if not wish.only_cached:
+                if wish.read and key in self._flights and (reply := await self._coalesced(exchange, key, wish)):
+                    return reply
+                self._record(exchange, key, not wish.asked or self._is_unasked(exchange))
             exchange.cache = "miss"
-            unasked = not wish.asked or self._is_unasked(exchange)
-            exchange.notes[_NOTE] = Recording(key, self._settings.max_entry, unasked)
         if wish.only_cached:
             raise NotCached("This answer is not in the cache.")
+        return None
+
+    def _record(self, exchange: Exchange, key: str, unasked: bool) -> None:
+        exchange.notes[_NOTE] = recording = Recording(key, self._settings.max_entry, unasked)
+        if self._settings.coalesce and key not in self._flights:
+            recording.flight = Flight(self._flights, key, self._clock())
+
+    async def _coalesced(self, exchange: Exchange, key: str, wish: Wish) -> Reply | None:
+        """The answer of a call under way; ``None`` where this exchange has to make its own."""
+        until = monotonic() + self._settings.coalesce_wait
+        while (flight := self._flights.get(key)) is not None and self._clock() - flight.began <= wish.max_age:
+            if not await flight.settled(exchange, until - monotonic()):
+                return None
+            if flight.state != "left":
+                # Behind a failure everybody calls at once: waiting in a row for each other's failures takes for ever.
+                return _follow(exchange, flight)
         return None
 
     def _known(self, exchange: Exchange, headers: CIMultiDictProxy[str], wish: Wish, now: float) -> Entry | None:
@@ -260,12 +226,12 @@ class Plugin:
                 fields += (name, str(len(values)), *values)
         return digest(fields, raw)
 
-    async def _find(self, key: str, now: float) -> Entry | None:
-        entry = self._memory.lookup(key, now)
+    async def _find(self, key: str) -> Entry | None:
+        entry = self._memory.lookup(key, self._clock())
         if entry is None and self._file is not None:
             entry = await self._file.read(key)
-            if entry is None or not entry.is_fresh(now):
-                return None
+            if entry is None or not entry.is_fresh(self._clock()):
+                return self._memory.lookup(key, self._clock())  # a call that has ended meanwhile
             self._memory[key] = entry
         return entry
 
@@ -281,37 +247,85 @@ class Plugin:
             or reply.headers.get("content-encoding", "identity") != "identity"  # completeness cannot be read
         ):
             del exchange.notes[_NOTE]
+            if recording.flight is not None:
+                recording.flight.leave(None, False)
             return
         recording.headers = {name: reply.headers[name] for name in KEPT_HEADERS if name in reply.headers}
+        flight = recording.flight
         if reply.body is None:
+            if flight is not None and recording.streamed:
+                self._share(flight, recording, exchange, reply)
             reply.taps.append(recording.add)
         else:
             # As it is now: a replay passes the on_reply hooks still to come once more.
             recording.add(reply.body)
+            if flight is not None and flight.awaited:
+                flight.land(self._entry(exchange, recording, exchange.usage or reply.usage))
+
+    def _share(self, flight: Flight, recording: Recording, exchange: Exchange, reply: Reply) -> None:
+        flight.headers, flight.dropped = recording.headers, tuple(exchange.dropped)
+        flight.stream = SharedStream(flight, exchange, reply, self._settings.max_entry)
+        flight.stream.start(self._runtime.spawn)
+        flight.settle("streamed")
 
     @hookimpl
     def on_finish(self, exchange: Exchange) -> None:
         recording: Recording | None = exchange.notes.pop(_NOTE, None)
-        if recording is None or exchange.outcome != "ok" or exchange.status != 200:
+        if recording is None:
             return
+        entry = None
+        if exchange.outcome == "ok" and exchange.status == 200:
+            landed = recording.flight and recording.flight.entry
+            entry = landed or self._entry(exchange, recording, exchange.usage)
+        if entry is not None:
+            self._memory[recording.key] = entry
+            if self._file is not None:
+                self._file.offer(recording.key, entry)
+        if recording.flight is not None:
+            recording.flight.leave(entry, exchange.outcome == "client_gone")
+
+    def _entry(self, exchange: Exchange, recording: Recording, usage: Usage | None) -> Entry | None:
+        """What was recorded, if it is a complete success."""
         body = recording.body
         if body is None or not is_complete(exchange.surface.name, body, recording.streamed):
-            return
+            return None
         now = self._clock()
-        entry = Entry(
+        return Entry(
             stored=now,
             expires=now + self._settings.ttl,
             headers=recording.headers,
             body=body,
             streamed=recording.streamed,
-            usage=None if exchange.usage is None else attrs.astuple(exchange.usage),
+            usage=None if usage is None else attrs.astuple(usage),
             dropped=tuple(exchange.dropped),
             model=exchange.model,
             unasked=recording.unasked,
         )
-        self._memory[recording.key] = entry
-        if self._file is not None:
-            self._file.offer(recording.key, entry)
+
+
+def _follow(exchange: Exchange, flight: Flight) -> Reply | None:
+    """The answer of another's call, whole or from its beginning on; ``None`` where it is not to be shared."""
+    stream = flight.stream
+    if flight.entry is not None:
+        reply = _replay(exchange, flight.entry, flight.entry.stored)
+        exchange.cache = "coalesced"
+        return reply
+    if stream is None:
+        return None
+    if not _is_joinable(exchange, flight, stream):
+        stream.end_unwanted()
+        return None
+    exchange.cache = "coalesced"
+    exchange.dropped += flight.dropped
+    reply = Reply(200, flight.headers)
+    stream.join(reply)
+    return reply
+
+
+def _is_joinable(exchange: Exchange, flight: Flight, stream: SharedStream) -> bool:
+    if stream.ended and stream.error is None and flight.complete is None:
+        flight.complete = is_complete(exchange.surface.name, b"".join(stream.parts), True)
+    return not stream.base and (not stream.ended or bool(flight.complete))
 
 
 def _replay(exchange: Exchange, entry: Entry, now: float) -> Reply:

@@ -13,6 +13,7 @@ import attrs
 
 from gateway import Exchange, Principal, Reply, Surface, Target, Usage
 from gateway.body import parse
+from gateway.watchdog import Guard
 from gateway_plugins.middleware import cache
 from tests.support.exchanges import make_exchange
 
@@ -110,6 +111,7 @@ class Chain:
             return payload
 
         exchange._reader = read
+        exchange.guard = Guard(asyncio.current_task())  # type: ignore[arg-type]
         if arrived:
             exchange._arrived = raw
         reply = await asked(self.plugin, exchange)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway import Exchange, Reply, Surface, Usage
+from gateway.body import parse
 from gateway_plugins.middleware import cache
 from tests.support.caching import (
+    ALICE,
     ASK,
+    CHAT,
     DONE,
     EMBEDDINGS,
     EVENTS,
@@ -107,36 +109,6 @@ async def test_a_body_nobody_holds_in_memory_is_not_cached() -> None:
 
 
 # What a client may ask for.
-
-
-@pytest.mark.parametrize(
-    ("value", "wish"),
-    [
-        ("no-store", cache.Wish(store=False, read=False)),
-        ("no-cache", cache.Wish(read=False)),
-        ("No-Cache , NO-STORE", cache.Wish(store=False, read=False)),
-        ("max-age=60", cache.Wish(max_age=60, asked=True)),
-        ('max-age="60"', cache.Wish(max_age=60, asked=True)),
-        ("max-age=0", cache.Wish(max_age=0)),
-        ("max-age=60, max-age=10", cache.Wish(max_age=60, asked=True)),
-        ("max-age=-1", cache.Wish(max_age=0)),
-        ("max-age=1.5", cache.Wish(max_age=0)),
-        ("max-age", cache.Wish(max_age=0)),
-        ("max-age=²", cache.Wish(max_age=0)),
-        ("max-age=" + "9" * 5000, cache.Wish(max_age=float("inf"), asked=True)),
-        ("only-if-cached", cache.Wish(only_cached=True, asked=True)),
-        ("no-transform, max-stale=5, x", cache.Wish()),
-        ("", cache.Wish()),
-        (",,=,", cache.Wish()),
-    ],
-)
-def test_cache_control_is_read(value: str, wish: cache.Wish) -> None:
-    assert cache.parse_cache_control(value) == wish
-
-
-@given(st.text(alphabet=st.characters(exclude_categories=()), max_size=60))
-def test_any_cache_control_is_read(value: str) -> None:
-    assert cache.parse_cache_control(value).max_age >= 0
 
 
 async def test_max_age_has_a_request_cached_whatever_its_temperature() -> None:
@@ -267,3 +239,20 @@ async def test_edits_of_later_hooks_are_not_made_twice() -> None:
     assert again.cache == "hit"
     assert first.body.endswith(b"}signed")
     assert again.reply.body == first.reply.body
+
+
+async def test_an_answer_made_while_the_body_was_on_its_way_is_found() -> None:
+    chain = Chain()
+    slow = make_exchange(JSON, principal=ALICE, surface=CHAT)
+
+    async def read(exchange: Exchange) -> Any:
+        chain.clock.now += 5
+        await chain.ask()
+        payload = await parse(json.dumps(ASK).encode())
+        exchange.model, exchange.stream = payload.model, payload.stream
+        return payload
+
+    slow._reader = read
+    reply = await asked(chain.plugin, slow)
+    assert reply is not None
+    assert (slow.cache, reply.headers["age"], chain.calls) == ("hit", "0", 1)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway import Reply, Usage
+from gateway.state.cache import Recording
 from gateway_plugins.middleware import cache
 from tests.support.caching import (
     ALICE,
@@ -105,7 +106,7 @@ async def test_a_whole_answer_that_flows_through_is_kept_too() -> None:
 
 
 async def test_an_answer_too_large_is_not_kept_and_its_memory_given_back() -> None:
-    recording = cache.Recording("k", 100, True)
+    recording = Recording("k", 100, True)
     for _ in range(100):
         recording.add(b"x" * 10)
     assert recording.body is None
