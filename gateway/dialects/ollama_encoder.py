@@ -1,7 +1,8 @@
 """Canonical answers for clients that speak Ollama: those of ``/api/chat``, and in its form those of ``/api/generate``.
 
 Ollama tells times in nanoseconds. A stream's are measured here, from its head on; of a whole answer they are not
-known, and 0. The name of the model is the one the client asked for, as Ollama has it.
+known, and 0. Counts that the provider did not tell are left out, as Ollama leaves them out. The name of the model is
+the one the client asked for, as Ollama has it.
 """
 
 from __future__ import annotations
@@ -82,14 +83,15 @@ def _logprobs(logprobs: Any) -> dict[str, Any]:
 
 def _last(reason: Any, usage: Any, prompt_time: int, answer_time: int) -> dict[str, Any]:
     usage = usage if isinstance(usage, dict) else {}
+    asked, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
     return {
         "done": True,
         "done_reason": "length" if reason == "length" else "stop",
         "total_duration": prompt_time + answer_time,
         "load_duration": 0,
-        "prompt_eval_count": usage.get("prompt_tokens") or 0,
+        **({} if asked is None else {"prompt_eval_count": asked}),
         "prompt_eval_duration": prompt_time,
-        "eval_count": usage.get("completion_tokens") or 0,
+        **({} if made is None else {"eval_count": made}),
         "eval_duration": answer_time,
     }
 

@@ -45,6 +45,16 @@ def test_a_whole_answer() -> None:
     }  # fmt: skip
 
 
+def test_counts_that_nobody_told_are_left_out_and_zero_is_told() -> None:
+    silent = completion(content="Hi") | {"usage": None}
+    assert not {"prompt_eval_count", "eval_count"} & ollama_encoder.reply_from_chat(silent, REQUEST).keys()
+    part = completion(content="Hi") | {"usage": {"prompt_tokens": None, "completion_tokens": 0}}
+    made = ollama_encoder.reply_from_chat(part, REQUEST)
+    assert "prompt_eval_count" not in made and made["eval_count"] == 0
+    (last,) = lines(ollama_encoder.Encoder(REQUEST))
+    assert not {"prompt_eval_count", "eval_count"} & last.keys() and last["done"]
+
+
 def test_a_whole_answer_of_generate() -> None:
     made = ollama_encoder.generate_from_chat(completion("length", content="Hi"), REQUEST)
     assert (made["response"], made["done_reason"], made["eval_count"]) == ("Hi", "length", 4)

@@ -12,12 +12,12 @@ from gateway.testing import Ending, ScriptedUpstream, event, stream
 from gateway.testing.local import LocalGateway
 from tests.integration.test_every_pair import PAIRS, model_of
 from tests.support import speakers
-from tests.support.spoken import TEXT, pieces, script
+from tests.support.spoken import TEXT, head, pieces, script
 from tests.support.told import read
 
 LAST = {
     "openai_chat": b"[DONE]", "openai_responses": b"response.completed", "anthropic_messages": b"message_stop",
-    "gemini": b"finishReason",
+    "gemini": b"finishReason", "ollama": b'"done":true', "ollama_generate": b'"done":true',
 }  # fmt: skip
 """What a client takes for the end of a good answer."""
 LOUD = """
@@ -48,9 +48,7 @@ async def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[L
 
 
 def broken_off(plugin: str, count: int | None, ending: Ending) -> Any:
-    kind = "application/vnd.amazon.eventstream" if plugin == "bedrock" else "text/event-stream"
-    headers = {"Content-Type": kind, "Transfer-Encoding": "chunked"}
-    return stream(pieces(plugin, TEXT)[:count], headers=headers, ending=ending)
+    return stream(pieces(plugin, TEXT)[:count], headers=head(plugin), ending=ending)
 
 
 async def asked(gateway: LocalGateway, client: str, plugin: str) -> tuple[Any, bool]:
@@ -65,7 +63,7 @@ async def test_what_breaks_off_is_told_as_an_error_and_cut(
     gateway: LocalGateway, upstream: ScriptedUpstream, client: str, plugin: str
 ) -> None:
     whole = len(pieces(plugin, TEXT))
-    least = {"openai_compat": 1, "anthropic": 1, "gemini": 1, "cohere": 1, "bedrock": 2}[plugin]
+    least = {"openai_compat": 1, "anthropic": 1, "gemini": 1, "cohere": 1, "bedrock": 2, "ollama": 1}[plugin]
     for count in range(1, whole - least + 1):
         for ending in ("end", "close"):
             upstream.script = broken_off(plugin, count, ending)

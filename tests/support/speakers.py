@@ -11,22 +11,26 @@ from typing import Any
 from gateway.testing import RawClient, Response, Truncated
 from gateway.testing.wire import Head, json_bytes
 from tests.support import told
+from tests.support.answers import Told
 
-CLIENTS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini")
+CLIENTS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "ollama_generate")
 PROVIDERS = {
     "openai_compat": ("openai_chat", "/v1", "responses = true"),
     "anthropic": ("anthropic_messages", "/v1", ""),
     "gemini": ("gemini", "/v1beta", ""),
     "cohere": ("cohere", "", ""),
     "bedrock": ("bedrock", "", 'api_key = "env:BEDROCK_KEY"'),
+    "ollama": ("ollama", "", ""),
 }
 """Plugin → the dialect it speaks, the end of its base_url, further settings."""
 ENVIRON = {"BEDROCK_KEY": "b-key-of-the-tests"}
 SDKS = {
     "openai_chat": "openai", "openai_responses": "openai", "anthropic_messages": "anthropic", "gemini": "google.genai",
+    "ollama": "ollama", "ollama_generate": "ollama",
 }  # fmt: skip
 _PATHS = {
     "openai_chat": "/v1/chat/completions", "openai_responses": "/v1/responses", "anthropic_messages": "/v1/messages",
+    "ollama": "/api/chat", "ollama_generate": "/api/generate",
 }  # fmt: skip
 
 
@@ -64,6 +68,10 @@ def request_of(dialect: str, model: str, streamed: bool, **more: Any) -> dict[st
         body |= {"input": "hi", "store": False}
     elif dialect == "anthropic_messages":
         body |= {"max_tokens": 4096, "messages": [user]}
+    elif dialect == "ollama":
+        body |= {"messages": [user]}
+    elif dialect == "ollama_generate":
+        body |= {"prompt": "hi"}
     else:
         body = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
     return body | more
@@ -97,10 +105,10 @@ def has_sdk(dialect: str) -> bool:
         return False
 
 
-def accepted(dialect: str, reply: Response) -> told.Told:
+def accepted(dialect: str, reply: Response) -> Told:
     """What an answer tells its client, once the client's official SDK has taken it (where that is installed)."""
     kind = reply.header("content-type") or ""
-    if kind.startswith("text/event-stream"):
+    if kind.startswith(("text/event-stream", "application/x-ndjson")):
         _names(dialect, reply.body)
         for event in told.events(reply.body):
             _validate(dialect, event, "stream")
@@ -143,6 +151,10 @@ def _types(dialect: str, form: str) -> Any:
         # Not an event to the SDK's types, but to its decoder: it passes over it.
         ping = TypeAdapter(RawMessageStreamEvent)
         return TypeAdapter(Message) if form == "whole" else _Passing(ping)
+    if dialect.startswith("ollama"):
+        from ollama import ChatResponse, GenerateResponse
+
+        return TypeAdapter(ChatResponse if dialect == "ollama" else GenerateResponse)
     from google.genai.types import GenerateContentResponse
 
     return TypeAdapter(GenerateContentResponse)

@@ -36,16 +36,22 @@ USAGES: dict[str, Json] = {
         "inputTokens": 50, "cacheReadInputTokens": 30, "cacheWriteInputTokens": 20, "outputTokens": 40,
         "totalTokens": 140,
     },
+    "ollama": {"prompt_eval_count": 100, "eval_count": 40},
 }  # fmt: skip
 """Plugin → the same 100 tokens in (30 from a cache, 20 written to one) and 40 out (15 thoughts), as its provider counts
-them. Gemini has no word for writing, Cohere none for writing and thoughts, Bedrock none for thoughts."""
+them. Gemini has no word for writing, Cohere none for writing and thoughts, Bedrock none for thoughts, Ollama none for
+any of the three."""
 _REASONS = {
     "openai_compat": {"stop": "stop", "length": "length", "tool_calls": "tool_calls"},
     "anthropic": {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"},
     "gemini": {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"},
     "cohere": {"stop": "COMPLETE", "length": "MAX_TOKENS", "tool_calls": "TOOL_CALL"},
     "bedrock": {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"},
+    "ollama": {"stop": "stop", "length": "length", "tool_calls": "stop"},
 }
+_MEDIA = {"bedrock": "application/vnd.amazon.eventstream", "ollama": "application/x-ndjson"}
+# Ollama's two routes: one provider, two forms of an answer.
+_PROVIDER = {"ollama_generate": "ollama"}
 
 
 @attrs.frozen
@@ -68,17 +74,26 @@ SAID = {"text": TEXT, "cut": CUT, "calls": CALLS, "only calls": ONLY_CALLS}
 
 
 def script(plugin: str, said: Said, streamed: bool) -> Script:
-    """The provider answers so."""
-    usage, reason = USAGES[plugin], _REASONS[plugin][said.finish]
-    if not streamed:
-        return whole(200, json_bytes(_WHOLE[plugin](said, reason, usage)))
-    kind = "application/vnd.amazon.eventstream" if plugin == "bedrock" else "text/event-stream"
-    return stream(pieces(plugin, said), headers={"Content-Type": kind, "Transfer-Encoding": "chunked"})
+    """The provider answers so; ``ollama_generate``: Ollama, on its other route."""
+    if streamed:
+        return stream(pieces(plugin, said), headers=head(plugin))
+    return whole(200, json_bytes(_WHOLE[plugin](said, *_end(plugin, said))))
+
+
+def head(plugin: str) -> dict[str, str]:
+    """The headers of a stream."""
+    kind = _MEDIA.get(_PROVIDER.get(plugin, plugin), "text/event-stream")
+    return {"Content-Type": kind, "Transfer-Encoding": "chunked"}
 
 
 def pieces(plugin: str, said: Said) -> list[bytes]:
     """The stream, an event a piece."""
-    return list(_STREAMS[plugin](said, _REASONS[plugin][said.finish], USAGES[plugin]))
+    return list(_STREAMS[plugin](said, *_end(plugin, said)))
+
+
+def _end(plugin: str, said: Said) -> tuple[str, Json]:
+    provider = _PROVIDER.get(plugin, plugin)
+    return _REASONS[provider][said.finish], USAGES[provider]
 
 
 def _event(data: Json, name: str = "") -> bytes:
@@ -236,12 +251,49 @@ def _message(name: str, content: Json) -> bytes:
     return whole_ + struct.pack(">I", crc32(whole_))
 
 
+def _ollama_line(fields: Json, reason: str | None, usage: Json) -> Json:
+    made = {"model": "upstream-model", "created_at": "2023-11-14T22:13:20.123456789Z", **fields}
+    if reason is None:
+        return {**made, "done": False}
+    times = {"total_duration": 9, "load_duration": 1, "prompt_eval_duration": 3, "eval_duration": 5}
+    return {**made, "done": True, "done_reason": reason, **times, **usage}
+
+
+def _ollama_message(text: str, calls: Sequence[tuple[str, str]] = ()) -> Json:
+    made = [{"function": {"name": name, "arguments": json.loads(arguments)}} for name, arguments in calls]
+    return {"message": {"role": "assistant", "content": text} | ({"tool_calls": made} if made else {})}
+
+
+def _ollama_whole(said: Said, reason: str, usage: Json) -> Json:
+    return _ollama_line(_ollama_message("".join(said.texts), said.calls), reason, usage)
+
+
+def _ollama_stream(said: Said, reason: str, usage: Json) -> Sequence[bytes]:
+    told = [*map(_ollama_message, said.texts), *(_ollama_message("", [call]) for call in said.calls)]
+    return _lines([*(_ollama_line(each, None, usage) for each in told), _ollama_whole(Said(()), reason, usage)])
+
+
+def _generate_whole(said: Said, reason: str, usage: Json) -> Json:
+    return _ollama_line({"response": "".join(said.texts)}, reason, usage)
+
+
+def _generate_stream(said: Said, reason: str, usage: Json) -> Sequence[bytes]:
+    told = [_ollama_line({"response": text}, None, usage) for text in said.texts]
+    return _lines([*told, _generate_whole(Said(()), reason, usage)])
+
+
+def _lines(parts: Sequence[Json]) -> Sequence[bytes]:
+    return [json.dumps(part, ensure_ascii=False).encode() + b"\n" for part in parts]
+
+
 _WHOLE: dict[str, Callable[[Said, str, Json], Json]] = {
     "openai_compat": _chat_whole,
     "anthropic": _anthropic_whole,
     "gemini": _gemini_whole,
     "cohere": _cohere_whole,
     "bedrock": _bedrock_whole,
+    "ollama": _ollama_whole,
+    "ollama_generate": _generate_whole,
 }
 _STREAMS: dict[str, Callable[[Said, str, Json], Sequence[bytes]]] = {
     "openai_compat": _chat_stream,
@@ -249,4 +301,6 @@ _STREAMS: dict[str, Callable[[Said, str, Json], Sequence[bytes]]] = {
     "gemini": _gemini_stream,
     "cohere": _cohere_stream,
     "bedrock": _bedrock_stream,
+    "ollama": _ollama_stream,
+    "ollama_generate": _generate_stream,
 }

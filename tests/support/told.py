@@ -9,63 +9,18 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import attrs
 import pytest
 
+from tests.support.answers import Counts, Told
+
 Json = Any
-_FINISH = {
-    # OpenAI's own words are themselves
-    "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length",
-    "refusal": "content_filter", "STOP": "stop", "MAX_TOKENS": "length", "SAFETY": "content_filter",
-    "COMPLETE": "stop", "TOOL_CALL": "tool_calls", "STOP_SEQUENCE": "stop", "completed": "stop",
-    "max_output_tokens": "length", "guardrail_intervened": "content_filter", "RECITATION": "content_filter",
-    "model_context_window_exceeded": "length",
-}  # fmt: skip
-
-
-@attrs.frozen
-class Counts:
-    """Tokens in OpenAI's counting (PROTOCOLS, part 9): input with what was cached and written, output with reasoning.
-
-    ``None``: not said.
-    """
-
-    input: int | None = None
-    output: int | None = None
-    cached: int | None = None
-    written: int | None = None
-    reasoning: int | None = None
-
-    def known(self) -> Counts:
-        """With zeros for what was not said: some dialects demand a number."""
-        return Counts(*(value or 0 for value in attrs.astuple(self)))
-
-
-@attrs.define
-class Told:
-    """One answer."""
-
-    text: str = ""
-    calls: list[tuple[str, Json]] = attrs.field(factory=list)
-    """Name and arguments of each."""
-    reason: str | None = None
-    """Why it ended, in its own dialect's word."""
-    counts: Counts | None = None
-    error: bool = False
-    """It ends in an error event."""
-
-    @property
-    def finish(self) -> str:
-        """``reason`` in OpenAI's word; what calls tools and ended well ended for that."""
-        word = _FINISH.get(self.reason or "", self.reason) or "stop"  # some servers never say
-        return "tool_calls" if self.calls and word == "stop" else word
 
 
 def read(dialect: str, body: bytes, kind: str) -> Told:
     """An answer with this content type."""
     if "eventstream" in kind:
         return _READERS[dialect](_bedrock_events(body))
-    if kind.startswith("text/event-stream"):
+    if kind.startswith(("text/event-stream", "application/x-ndjson")):
         return _READERS[dialect](events(body))
     whole = json.loads(body)
     if isinstance(whole, list):  # Gemini's stream without alt=sse
@@ -74,7 +29,9 @@ def read(dialect: str, body: bytes, kind: str) -> Told:
 
 
 def events(body: bytes) -> list[Json]:
-    """The data of a stream's events."""
+    """The data of a stream's events, or its lines."""
+    if body.startswith(b"{"):  # Ollama's
+        return [json.loads(line) for line in body.splitlines()]
     return [
         json.loads("".join(data))
         for block in body.decode().replace("\r\n", "\n").split("\n\n")
@@ -329,6 +286,24 @@ def _bedrock_stream(parts: list[Json]) -> Told:
     return told
 
 
+# Ollama, both routes
+
+
+def _ollama(lines: list[Json]) -> Told:
+    told = Told()
+    for line in lines:
+        told.error = told.error or "error" in line
+        message = line.get("message") or {}
+        told.text += message.get("content") or line.get("response") or ""
+        for call in message.get("tool_calls") or ():
+            told.calls.append((call["function"]["name"], call["function"]["arguments"]))
+        if line.get("done"):
+            assert line is lines[-1]
+            counts = line.get("prompt_eval_count"), line.get("eval_count")
+            told.reason, told.counts = line["done_reason"], None if counts == (None, None) else Counts(*counts)
+    return told
+
+
 _READERS: dict[str, Callable[[list[Json]], Told]] = {
     "openai_chat": _chat_stream,
     "openai_responses": _responses_stream,
@@ -336,6 +311,8 @@ _READERS: dict[str, Callable[[list[Json]], Told]] = {
     "gemini": _gemini,
     "cohere": _cohere_stream,
     "bedrock": _bedrock_stream,
+    "ollama": _ollama,
+    "ollama_generate": _ollama,
 }
 _WHOLE: dict[str, Callable[[Json], Told]] = {
     "openai_chat": _chat_whole,
@@ -344,4 +321,6 @@ _WHOLE: dict[str, Callable[[Json], Told]] = {
     "gemini": lambda body: _gemini([body]),
     "cohere": _cohere_whole,
     "bedrock": _bedrock_whole,
+    "ollama": lambda body: _ollama([body]),
+    "ollama_generate": lambda body: _ollama([body]),
 }
