@@ -43,12 +43,6 @@ base_url = "http://127.0.0.1:$port/"
 api_key = "env:KEY"
 api_version = "v1"
 models = ["listed"]
-[providers.plain]
-type = "azure_openai"
-base_url = "http://127.0.0.1:$port"
-api_key = "env:KEY"
-api_version = "v1"
-responses = false
 [providers.free]
 type = "azure_openai"
 base_url = "http://127.0.0.1:$port"
