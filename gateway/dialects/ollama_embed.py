@@ -74,7 +74,7 @@ def _canonical(body: Mapping[str, Any], name: str, texts: Any) -> Translated:
 def embed_from_canonical(answer: Mapping[str, Any]) -> dict[str, Any]:
     """OpenAI's list, its vectors numbers and in order, as the answer of ``/api/embed``.
 
-    How long it took is not known here: the durations are 0.
+    How long it took is not known here: the durations are 0. A count that the provider did not tell is left out.
     """
     usage = answer.get("usage")
     tokens = count(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
@@ -83,7 +83,7 @@ def embed_from_canonical(answer: Mapping[str, Any]) -> dict[str, Any]:
         "embeddings": [each["embedding"] for each in answer["data"]],
         "total_duration": 0,
         "load_duration": 0,
-        "prompt_eval_count": tokens or 0,
+        **({} if tokens is None else {"prompt_eval_count": tokens}),
     }
 
 

@@ -2,7 +2,7 @@
 
     class TestContract(ProviderContract):
         type = "ollama"
-        …
+        spoken = Spoken(…)
 
 Each test has the gateway as a process in front of a scripted provider.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -21,6 +21,7 @@ from gateway.testing import (
     GatewayProcess,
     RawClient,
     Received,
+    Response,
     Script,
     ScriptedUpstream,
     Truncated,
@@ -30,7 +31,9 @@ from gateway.testing import (
     stream,
     whole,
 )
-from gateway.testing.answers import SSE
+from gateway.testing.answers import JSON
+from tests.contract.clients import CLIENTS, THEIRS, fresh
+from tests.contract.spoken import Spoken, speaks
 from tests.support.exchanges import disguises
 
 _CONFIG = """
@@ -50,39 +53,39 @@ targets = [{ provider = "p", model = "upstream-model" }]
 
 
 class ProviderContract:
-    """The answers say "Hello" in two pieces, and cost 5 tokens in and 2 out."""
-
     type: ClassVar[str]
     """The plugin's name."""
+    spoken: ClassVar[Spoken]
+    """What its provider answers."""
     path: ClassVar[str] = ""
     """What ``base_url`` ends with."""
     settings: ClassVar[str] = 'api_key = "env:PROVIDER_KEY"'
     """Further lines of its table."""
     secret: ClassVar[str] = "7Qz4hV9tLpXw2RbK8sYd"
     """What is in the environment as ``PROVIDER_KEY``."""
+    sent: ClassVar[tuple[str, str]] = ("authorization", "Bearer {}")
+    """The header that carries the credential, and its value."""
     env: ClassVar[Mapping[str, str]] = {}
     """Further environment."""
-    stream_headers: ClassVar[Mapping[str, str]] = SSE
-
-    def answer(self) -> Any:
-        """The body of a whole answer."""
-        raise NotImplementedError
-
-    def pieces(self) -> list[bytes]:
-        """The events of a streamed one, the terminal marker last."""
-        raise NotImplementedError
-
-    def refusal(self, status: int, message: str) -> Script:
-        """An error answer as the provider writes it."""
-        raise NotImplementedError
-
-    def failure(self) -> bytes | None:
-        """An error event inside a stream that says ``It broke.``; ``None`` where the provider has none."""
-        return None
+    refusal_headers: ClassVar[Mapping[str, str]] = {}
+    """Further headers of an error answer."""
 
     def credential(self, call: Received) -> None:
-        """Asserts that a request carries the provider's own credential."""
-        assert call.header("authorization") == f"Bearer {self.secret}"
+        """Asserts that a request carries the provider's own credential, and once."""
+        name, value = self.sent
+        assert [given for each, given in call.headers if each.lower() == name] == [value.format(self.secret)]
+
+    def refusal(self, status: int, message: str, wait: str = "0") -> Script:
+        headers = {**JSON, **self.refusal_headers, "Retry-After": wait}
+        return whole(status, self.spoken.error(status, message), headers)
+
+    def stream(self, count: int, ending: Ending = "end") -> Script:
+        """The beginning of a streamed answer; ``half`` has the half of one more event, in the provider's own words."""
+        events = list(self.spoken.events[:count])
+        if ending == "half":
+            after = self.spoken.events[count]
+            events, ending = [*events, after[: len(after) // 2]], "close"
+        return stream(events, headers=self.spoken.headers, ending=ending)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -99,74 +102,105 @@ class ProviderContract:
 
     @pytest.fixture
     async def upstream(self, port: int) -> AsyncIterator[ScriptedUpstream]:
-        async with ScriptedUpstream(whole(200, self.answer()), port=port) as scripted:
+        async with ScriptedUpstream(speaks(self.spoken), port=port, models=()) as scripted:
             yield scripted
 
     async def test_a_whole_answer(self, gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
         reply = await fetch_chat(gateway.url, "m")
         assert reply.status == 200
-        assert reply.json["choices"][0]["message"]["content"] == "Hello"
+        assert reply.json["choices"][0]["message"]["content"] == self.spoken.text
         assert reply.json["choices"][0]["finish_reason"] == "stop"
         assert (reply.json["usage"]["prompt_tokens"], reply.json["usage"]["completion_tokens"]) == (5, 2)
-        await self._books(gateway, reply.header("x-request-id"), "ok")
+        await self._books(gateway, reply)
         (call,) = upstream.calls
         assert b"upstream-model" in call.target.encode() + call.body
         self.credential(call)
 
     @pytest.mark.parametrize("asked", [True, False])
     async def test_a_streamed_answer(self, gateway: GatewayProcess, upstream: ScriptedUpstream, asked: bool) -> None:
-        upstream.script = stream(self.pieces(), headers=self.stream_headers)
         reply = await fetch_chat(gateway.url, "m", stream=True, stream_options={"include_usage": asked})
         assert (reply.header("content-type") or "").startswith("text/event-stream")
         *events, last, rest = reply.body.split(b"\n\n")
         assert (last, rest) == (b"data: [DONE]", b"")
         chunks = [json.loads(event.removeprefix(b"data: ")) for event in events]
         choices = [choice for chunk in chunks for choice in chunk["choices"]]
-        assert "".join(choice["delta"].get("content") or "" for choice in choices) == "Hello"
+        assert "".join(choice["delta"].get("content") or "" for choice in choices) == self.spoken.text
         assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
         told = [chunk["usage"]["completion_tokens"] for chunk in chunks if chunk.get("usage")]
         assert told == ([2] if asked else [])
-        await self._books(gateway, reply.header("x-request-id"), "ok")
+        await self._books(gateway, reply)
 
-    async def _books(self, gateway: GatewayProcess, request_id: str | None, outcome: str) -> None:
-        (line,) = await gateway.wait_log(id=request_id)
-        assert line["outcome"] == outcome
+    @pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+    @pytest.mark.parametrize("client", CLIENTS)
+    async def test_every_client_is_answered_and_counted(
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str, streams: bool
+    ) -> None:
+        reply = await CLIENTS[client].send(gateway, fresh(), streams)
+        assert (reply.status, CLIENTS[client].text(reply, streams)) == (200, self.spoken.text), reply.body
+        await self._books(gateway, reply)
+
+    async def _books(self, gateway: GatewayProcess, reply: Response) -> None:
+        (line,) = await gateway.wait_log(id=reply.header("x-request-id"))
+        assert line["outcome"] == "ok"
         assert (line["usage"]["input"], line["usage"]["output"]) == (5, 2)
 
-    @pytest.mark.parametrize("streamed", [True, False])
-    @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
-    async def test_an_error_is_passed_on(
-        self, gateway: GatewayProcess, upstream: ScriptedUpstream, status: int, streamed: bool
+    @pytest.mark.parametrize("client", CLIENTS)
+    async def test_only_our_credential_goes_out(
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str
+    ) -> None:
+        theirs = {"Authorization": f"Bearer {THEIRS}", "x-api-key": THEIRS, "api-key": THEIRS, "x-goog-api-key": THEIRS}
+        reply = await CLIENTS[client].send(gateway, fresh(), False, theirs | {"Cookie": f"a={THEIRS}"})
+        assert reply.status == 200
+        (call,) = upstream.calls
+        self.credential(call)
+        assert THEIRS not in str(call.headers) + call.target and call.header("cookie") is None
+        assert self.secret not in call.target
+        assert self.secret.encode() not in call.body + reply.head.raw + reply.body
+
+    @pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+    @pytest.mark.parametrize("client", CLIENTS)
+    @pytest.mark.parametrize("status", [400, 404, 413, 422, 429, 500, 503])
+    async def test_a_refusal_keeps_its_status_and_message(
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str, status: int, streams: bool
     ) -> None:
         upstream.script = self.refusal(status, "Said by the provider.")
-        reply = await fetch_chat(gateway.url, "m", stream=streamed)
+        reply = await CLIENTS[client].send(gateway, fresh(), streams)
         assert reply.status == status
-        assert reply.json["error"]["message"].removesuffix(f" (request id: {reply.header('x-request-id')})") == (
-            "Said by the provider."
-        )
+        message = reply.json["error"]["message"]
+        assert message.removesuffix(f" (request id: {reply.header('x-request-id')})") == "Said by the provider."
         assert len(upstream.calls) == 1
 
+    @pytest.mark.parametrize("client", CLIENTS)
+    async def test_a_wait_that_is_asked_for_is_passed_on(
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str
+    ) -> None:
+        upstream.script = self.refusal(429, "Slowly.", "17")
+        reply = await CLIENTS[client].send(gateway, fresh(), True)
+        assert (reply.status, reply.header("retry-after")) == (429, "17")
+
+    @pytest.mark.parametrize("client", CLIENTS)
     @pytest.mark.parametrize("status", [401, 403])
     async def test_a_refused_credential_is_not_the_client_s_affair(
-        self, gateway: GatewayProcess, upstream: ScriptedUpstream, status: int
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str, status: int
     ) -> None:
-        upstream.script = self.refusal(status, "Said by the provider.")
-        reply = await fetch_chat(gateway.url, "m")
+        upstream.script = self.refusal(status, f"Said by the provider of {self.secret}.")
+        reply = await CLIENTS[client].send(gateway, fresh(), False)
         assert reply.status == 502
-        assert b"Said by the provider." not in reply.body
+        assert b"Said by the provider" not in reply.body and self.secret.encode() not in reply.body
 
+    @pytest.mark.parametrize("client", CLIENTS)
     async def test_an_error_that_shows_the_credential_is_not_passed_on(
-        self, gateway: GatewayProcess, upstream: ScriptedUpstream
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str
     ) -> None:
         upstream.script = self.refusal(400, f"bad key {self.secret}")
-        reply = await fetch_chat(gateway.url, "m")
+        reply = await CLIENTS[client].send(gateway, fresh(), False)
         assert reply.status == 400
         assert not [form for form in disguises(self.secret) if form in reply.head.raw + reply.body]
 
     async def test_the_credential_goes_to_its_origin_and_nowhere_else(
         self, gateway: GatewayProcess, upstream: ScriptedUpstream
     ) -> None:
-        async with ScriptedUpstream(whole(200, self.answer())) as canary:
+        async with ScriptedUpstream(speaks(self.spoken)) as canary:
             upstream.script = redirect(307, f"{canary.url}/elsewhere")
             reply = await fetch_chat(gateway.url, "m", headers={"Authorization": "Bearer sk-client", "Cookie": "a=b"})
             assert reply.status == 502
@@ -179,21 +213,31 @@ class ProviderContract:
     async def test_a_stream_that_is_cut_never_looks_complete(
         self, gateway: GatewayProcess, upstream: ScriptedUpstream, ending: Ending
     ) -> None:
-        pieces = self.pieces()
+        total = len(self.spoken.events)
         # A piece more each time, the last time all but the terminal marker.
-        for count in range(len(pieces) - 1) if ending == "close" else (1, len(pieces) - 2):
-            upstream.script = stream(pieces[:count], headers=self.stream_headers, ending=ending)
+        for count in range(total - 1) if ending == "close" else (1, total - 2):
+            upstream.script = self.stream(count, ending)
             received = await self._broken(gateway)
             assert b"[DONE]" not in received
             last = json.loads(received.rstrip().rsplit(b"\n\n", 1)[-1].removeprefix(b"data: "))
             assert last["error"]["message"]
 
+    @pytest.mark.parametrize("ending", ["end", "close", "reset", "half"])
+    @pytest.mark.parametrize("client", CLIENTS)
+    async def test_no_client_takes_a_cut_stream_for_an_answer(
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str, ending: Ending
+    ) -> None:
+        upstream.script = self.stream(len(self.spoken.begun()), ending)
+        with pytest.raises(Truncated) as caught:
+            await CLIENTS[client].send(gateway, fresh(), True)
+        assert b"error" in caught.value.received
+        for mark in (b"[DONE]", b"message_stop", b"response.completed", b'"STOP"'):
+            assert mark not in caught.value.received
+
     async def test_an_error_inside_a_stream(self, gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
-        if (failure := self.failure()) is None:
-            pytest.skip("this provider tells no errors inside a stream")
-        first = self.pieces()[:2]
         # One chunk per event: the text is on its way before the error is known.
-        upstream.script = stream([*first, failure], headers=self.stream_headers, pause=0.1)
+        events = [*self.spoken.begun(), self.spoken.failure]
+        upstream.script = stream(events, headers=self.spoken.headers, pause=0.1)
         received = await self._broken(gateway)
         assert b"It broke." in received and b"[DONE]" not in received
 
@@ -207,3 +251,22 @@ class ProviderContract:
                 return cut.received
         assert reply.status >= 500
         return reply.body
+
+    @pytest.mark.parametrize("client", CLIENTS)
+    async def test_an_answer_that_is_none_is_no_success(
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream, client: str
+    ) -> None:
+        upstream.script = whole(200, b"<html>", {"Content-Type": "text/html"})
+        reply = await CLIENTS[client].send(gateway, fresh(), True)
+        assert reply.status in (200, 502)
+        assert self.spoken.text.encode() not in reply.body and b"[DONE]" not in reply.body
+
+    async def test_a_client_that_leaves_takes_its_call_along(
+        self, gateway: GatewayProcess, upstream: ScriptedUpstream
+    ) -> None:
+        upstream.script = self.stream(len(self.spoken.begun()), "stall")
+        async with RawClient(gateway.url) as client:
+            await client.chat(fresh(), stream=True)
+            await client.read_head()
+            await anext(client.body())
+        await upstream.wait_aborted(within=5)

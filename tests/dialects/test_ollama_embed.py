@@ -106,3 +106,9 @@ def test_an_empty_list_is_no_embedding() -> None:
     with pytest.raises(UpstreamProtocolError):
         ollama_embed.embeddings_from_canonical({"data": []})
     assert ollama_embed.embed_from_canonical({"data": [], "usage": None})["embeddings"] == []
+
+
+def test_a_count_that_nobody_told_is_left_out_and_zero_is_told() -> None:
+    answer = {"model": "m", "data": [{"embedding": [0.5]}]}
+    assert "prompt_eval_count" not in ollama_embed.embed_from_canonical(answer)
+    assert ollama_embed.embed_from_canonical(answer | {"usage": {"prompt_tokens": 0}})["prompt_eval_count"] == 0

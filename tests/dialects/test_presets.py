@@ -12,7 +12,8 @@ import pytest
 
 from gateway.dialects.presets import PRESETS, Preset
 from gateway.testing import GatewayFactory, GatewayProcess, ScriptedUpstream, chat_stream, free_ports
-from tests.support.provider_contract import CLIENTS, TEXT
+from tests.contract.clients import CLIENTS
+from tests.contract.spoken import TEXT
 
 ALL = {
     "model": "m", "messages": [{"role": "developer", "content": "be short"}, {"role": "user", "content": "hi"}],

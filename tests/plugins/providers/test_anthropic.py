@@ -17,7 +17,9 @@ from gateway.testing import (
     whole,
 )
 from gateway.testing.answers import JSON
-from tests.support.provider_contract import ANTHROPIC, CANARY, CLIENTS, TEXT, ProviderContract, fresh, speaks
+from tests.contract.clients import CANARY, CLIENTS, fresh
+from tests.contract.provider import ProviderContract
+from tests.contract.spoken import ANTHROPIC, TEXT, speaks
 from tests.support.recordings import Recordings
 
 GATEWAY = """
@@ -61,8 +63,10 @@ async def upstream(port: int) -> Any:
 
 
 class TestContract(ProviderContract):
+    type = "anthropic"
+    path = "/v1"
     spoken = ANTHROPIC
-    sent = ("x-api-key", CANARY)
+    sent = ("x-api-key", "{}")
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -24,7 +24,9 @@ from gateway.testing import (
     whole,
 )
 from gateway.testing.answers import JSON
-from tests.support.provider_contract import CANARY, CLIENTS, OPENAI, TEXT, ProviderContract, fresh, speaks
+from tests.contract.clients import CANARY, CLIENTS, fresh
+from tests.contract.provider import ProviderContract
+from tests.contract.spoken import OPENAI, TEXT, speaks
 from tests.support.recordings import Recordings
 
 GATEWAY = """
@@ -41,12 +43,6 @@ base_url = "http://127.0.0.1:$port/"
 api_key = "env:KEY"
 api_version = "v1"
 models = ["listed"]
-[providers.plain]
-type = "azure_openai"
-base_url = "http://127.0.0.1:$port"
-api_key = "env:KEY"
-api_version = "v1"
-responses = false
 [providers.free]
 type = "azure_openai"
 base_url = "http://127.0.0.1:$port"
@@ -94,14 +90,14 @@ async def upstream(port: int) -> Any:
 
 
 class TestContract(ProviderContract):
+    type = "azure_openai"
+    settings = 'api_key = "env:PROVIDER_KEY"\napi_version = "2024-10-21"'
     spoken = OPENAI
-    sent = ("api-key", CANARY)
+    sent = ("api-key", "{}")
 
 
-class TestContractOfTheV1Api(ProviderContract):
-    spoken = OPENAI
-    sent = ("api-key", CANARY)
-    provider = "plain"
+class TestContractOfTheV1Api(TestContract):
+    settings = 'api_key = "env:PROVIDER_KEY"\napi_version = "v1"\nresponses = false'
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from gateway.testing import (
     GatewayFactory,
     GatewayProcess,
     Received,
-    Script,
     ScriptedUpstream,
     fetch,
     fetch_chat,
@@ -37,6 +36,7 @@ from gateway.testing import (
 from gateway.upstream import Upstream
 from gateway_plugins.providers import bedrock
 from tests.contract.provider import ProviderContract
+from tests.contract.spoken import Spoken
 from tests.support.exchanges import make_exchange
 from tests.support.recordings import Recordings
 
@@ -87,30 +87,22 @@ class TestContract(ProviderContract):
     """With an API key of Bedrock's."""
 
     type = "bedrock"
-    stream_headers = EVENTSTREAM
-
-    def answer(self) -> Any:
-        return ANSWER
-
-    def pieces(self) -> list[bytes]:
-        return [
+    spoken = Spoken(
+        body=json.dumps(ANSWER).encode(),
+        events=(
             event("messageStart", role="assistant", p="abcd"),
             delta("Hel"),
             delta("lo"),
             event("contentBlockStop", contentBlockIndex=0),
             event("messageStop", stopReason="end_turn") + event("metadata", usage=USAGE, metrics={"latencyMs": 1}),
-        ]
-
-    def refusal(self, status: int, message: str) -> Script:
-        headers = {
-            "Content-Type": "application/json",
-            "x-amzn-errortype": "SomeException:http://x/",
-            "Retry-After": "0",
-        }
-        return whole(status, {"message": message}, headers)
-
-    def failure(self) -> bytes | None:
-        return exception("modelStreamErrorException", "It broke.")
+        ),
+        error=lambda status, message: {"message": message},
+        failure=exception("modelStreamErrorException", "It broke."),
+        text="Hello",
+        first=b"Hel",
+        headers=EVENTSTREAM,
+    )
+    refusal_headers = {"x-amzn-errortype": "SomeException:http://x/"}  # noqa: RUF012 - read only
 
 
 class TestSignedContract(TestContract):

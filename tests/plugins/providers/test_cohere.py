@@ -13,7 +13,6 @@ import pytest
 from gateway.testing import (
     GatewayFactory,
     GatewayProcess,
-    Script,
     ScriptedUpstream,
     fetch,
     fetch_chat,
@@ -23,6 +22,7 @@ from gateway.testing import (
 )
 from gateway.testing.answers import JSON
 from tests.contract.provider import ProviderContract
+from tests.contract.spoken import Spoken
 from tests.support.recordings import Recordings
 
 USAGE = {"billed_units": {"input_tokens": 5, "output_tokens": 2}, "tokens": {"input_tokens": 99, "output_tokens": 2}}
@@ -42,24 +42,20 @@ def message(**fields: Any) -> dict[str, Any]:
 
 class TestContract(ProviderContract):
     type = "cohere"
-
-    def answer(self) -> Any:
-        return ANSWER
-
-    def pieces(self) -> list[bytes]:
-        return [
+    spoken = Spoken(
+        body=json.dumps(ANSWER).encode(),
+        events=(
             event("message-start", id="1", delta=message(role="assistant")),
             event("content-delta", index=0, delta=message(content={"text": "Hel"})),
             event("content-delta", index=0, delta=message(content={"text": "lo"})),
             event("content-end", index=0),
             event("message-end", delta={"finish_reason": "COMPLETE", "usage": USAGE}),
-        ]
-
-    def refusal(self, status: int, message: str) -> Script:
-        return whole(status, {"id": "1", "message": message}, {**JSON, "Retry-After": "0"})
-
-    def failure(self) -> bytes | None:
-        return event("message-end", delta={"finish_reason": "ERROR", "error": "It broke."})
+        ),
+        error=lambda status, message: {"id": "1", "message": message},
+        failure=event("message-end", delta={"finish_reason": "ERROR", "error": "It broke."}),
+        text="Hello",
+        first=b"Hel",
+    )
 
 
 CONFIG = """

@@ -8,7 +8,9 @@ import pytest
 
 from gateway.testing import GatewayFactory, GatewayProcess, ScriptedUpstream, fetch, free_ports, whole
 from gateway.testing.answers import JSON
-from tests.support.provider_contract import CANARY, CLIENTS, GEMINI, TEXT, THEIRS, ProviderContract, fresh, speaks
+from tests.contract.clients import CANARY, CLIENTS, THEIRS, fresh
+from tests.contract.provider import ProviderContract
+from tests.contract.spoken import GEMINI, TEXT, speaks
 from tests.support.recordings import Recordings
 
 GATEWAY = """
@@ -47,8 +49,10 @@ async def upstream(port: int) -> Any:
 
 
 class TestContract(ProviderContract):
+    type = "gemini"
+    path = "/v1beta"
     spoken = GEMINI
-    sent = ("x-goog-api-key", CANARY)
+    sent = ("x-goog-api-key", "{}")
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -29,6 +29,7 @@ from gateway.testing import (
 )
 from gateway_plugins.providers.ollama import Settings
 from tests.contract.provider import ProviderContract
+from tests.contract.spoken import Spoken
 from tests.support import golden
 from tests.support.recordings import Recordings
 
@@ -91,22 +92,20 @@ def ndjson(*parts: Any, ending: Ending = "end") -> Script:
 HELLO = ndjson(part(content="Hel"), part(content="lo"), part() | COUNTS)
 
 
+LAST = part() | COUNTS | {"prompt_eval_count": 5, "eval_count": 2}
+
+
 class TestContract(ProviderContract):
     type = "ollama"
-    stream_headers = NDJSON
-
-    def answer(self) -> Any:
-        return part(content="Hello") | COUNTS | {"prompt_eval_count": 5, "eval_count": 2}
-
-    def pieces(self) -> list[bytes]:
-        last = part() | COUNTS | {"prompt_eval_count": 5, "eval_count": 2}
-        return lines(part(content="Hel"), part(content="lo"), last)
-
-    def refusal(self, status: int, message: str) -> Script:
-        return whole(status, {"error": message}, {"Content-Type": "application/json", "Retry-After": "0"})
-
-    def failure(self) -> bytes | None:
-        return lines({"error": "It broke."})[0]
+    spoken = Spoken(
+        body=json.dumps(LAST | part(content="Hello")).encode(),
+        events=tuple(lines(part(content="Hel"), part(content="lo"), LAST)),
+        error=lambda status, message: {"error": message},
+        failure=lines({"error": "It broke."})[0],
+        text="Hello",
+        first=b"Hel",
+        headers=NDJSON,
+    )
 
 
 class Spy:

@@ -33,6 +33,7 @@ from gateway.testing import (
 from gateway.testing.answers import JSON, SSE, USAGE
 from gateway.testing.wire import encode_head, json_bytes
 from tests.contract.provider import ProviderContract
+from tests.contract.spoken import Spoken
 
 KEY = "sk-canary-of-the-provider"
 OTHER = "azure-style-canary-key"
@@ -62,25 +63,28 @@ targets = [{ provider = "quiet" }]
 STREAM: dict[str, Any] = {"stream": True}
 
 
+def _chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    return event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
 class TestContract(ProviderContract):
     type = "openai_compat"
     path = "/v1"
-
-    def answer(self) -> Any:
-        return chat_body("Hello", usage=USAGE)
-
-    def pieces(self) -> list[bytes]:
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "Hel"}, {"content": "lo"}, {}]
-        chunks: list[dict[str, Any]] = [
-            {"choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]} for delta in deltas
-        ]
-        return [event(each) for each in (*chunks, {"choices": [], "usage": USAGE}, b"[DONE]")]
-
-    def refusal(self, status: int, message: str) -> Script:
-        return error(status, message, headers={"Retry-After": "0"})
-
-    def failure(self) -> bytes | None:
-        return event({"error": {"message": "It broke."}})
+    settings = 'api_key = "env:PROVIDER_KEY"\nresponses = false'
+    spoken = Spoken(
+        body=chat_body("Hello", usage=USAGE),
+        events=(
+            _chunk({"role": "assistant", "content": "Hel"}),
+            _chunk({"content": "lo"}),
+            _chunk({}, "stop"),
+            event({"choices": [], "usage": USAGE}),
+            event(b"[DONE]"),
+        ),
+        error=lambda status, message: {"error": {"message": message, "type": "t", "param": None, "code": "c"}},
+        failure=event({"error": {"message": "It broke."}}),
+        text="Hello",
+        first=b"Hel",
+    )
 
 
 @pytest.fixture(scope="module")

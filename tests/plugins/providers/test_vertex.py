@@ -13,7 +13,9 @@ import pytest
 
 from gateway.testing import Call, GatewayFactory, GatewayProcess, ScriptedUpstream, fetch, fetch_chat, free_ports, whole
 from gateway.testing.answers import JSON
-from tests.support.provider_contract import ANTHROPIC, CANARY, CLIENTS, GEMINI, THEIRS, ProviderContract, fresh, speaks
+from tests.contract.clients import CANARY, CLIENTS, THEIRS, fresh
+from tests.contract.provider import ProviderContract
+from tests.contract.spoken import ANTHROPIC, GEMINI, speaks
 from tests.support.recordings import Recordings
 
 GATEWAY = """
@@ -77,14 +79,16 @@ async def upstream(port: int) -> Any:
 
 
 class TestContractOfGooglesModels(ProviderContract):
+    type = "vertex"
+    path = "/v1"
+    settings = 'api_key = "env:PROVIDER_KEY"\nproject = "proj"'
     spoken = GEMINI
-    sent = ("x-goog-api-key", CANARY)
+    sent = ("x-goog-api-key", "{}")
 
 
-class TestContractOfAnthropicsModels(ProviderContract):
+class TestContractOfAnthropicsModels(TestContractOfGooglesModels):
+    settings = 'api_key = "env:PROVIDER_KEY"\nproject = "proj"\nlocation = "europe-west1"\npublisher = "anthropic"'
     spoken = ANTHROPIC
-    sent = ("x-goog-api-key", CANARY)
-    provider = "claude"
 
 
 @pytest.mark.parametrize("action", ["generateContent", "streamGenerateContent?alt=sse", "countTokens"])
