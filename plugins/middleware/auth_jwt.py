@@ -70,7 +70,7 @@ class Settings:
     """The claim that says who is calling. The principal is called ``jwt:`` and this, so that it is nobody in
     ``[keys]``."""
     team_claim: str | None = attrs.field(default=None, validator=_CLAIM)
-    """The claim that says to whom the principal belongs."""
+    """The claim that says to whom the principal belongs; it stands in the log."""
     models_claim: str | None = attrs.field(default=None, validator=_CLAIM)
     """The claim that says which models it may call: a list of globs, or a string of them with spaces between."""
     models: tuple[str, ...] = ("*",)

@@ -127,12 +127,17 @@ async def test_a_line_has_all_fields(file: Path) -> None:
     }  # fmt: skip
 
 
+async def test_a_principal_s_team_stands_beside_its_name(file: Path) -> None:
+    line = await written(file, principal=Principal("jwt:bob", ("*",), team="red"))
+    assert (line["key"], line["team"]) == ("jwt:bob", "red")
+
+
 async def test_what_is_not_known_is_absent_and_zero_is_zero(file: Path) -> None:
     line = await written(
         file, model=None, target=None, tried=[], principal=None, cache=None, status=0, first_byte=0.0, reply_bytes=0,
         outcome="client_gone", error=asyncio.CancelledError(), usage=Usage(0, None, provenance="partial"),
     )  # fmt: skip
-    assert not line.keys() & {"model", "target", "tried", "key", "cache", "ttfb_ms", "dropped"}
+    assert not line.keys() & {"model", "target", "tried", "key", "team", "cache", "ttfb_ms", "dropped"}
     assert line["usage"] == {"input": 0, "provenance": "partial"}
     assert (line["bytes"], line["status"], line["error"]) == (0, 0, "CancelledError")
 
