@@ -19,6 +19,7 @@ from gateway.testing import (
 from gateway.testing.answers import JSON
 from tests.contract.clients import CANARY, CLIENTS, fresh
 from tests.contract.provider import ProviderContract
+from tests.contract.recorded import check_byte_for_byte
 from tests.contract.spoken import ANTHROPIC, TEXT, speaks
 from tests.support.recordings import Recordings
 
@@ -73,12 +74,7 @@ class TestContract(ProviderContract):
 async def test_recorded_traffic_passes_byte_for_byte(
     gateway: GatewayProcess, upstream: ScriptedUpstream, test_data: Recordings, name: str
 ) -> None:
-    for recorded in test_data.interactions(name):
-        upstream.script = recorded.replay()
-        reply = await fetch(gateway.url + recorded.path, "POST", JSON, recorded.request)
-        call = upstream.calls[-1]  # before it, the list of models may be asked for
-        assert (call.target, bytes(call.body)) == (recorded.path, recorded.request)
-        assert (reply.status, reply.body) == (recorded.status, recorded.response)
+    await check_byte_for_byte(gateway, upstream, test_data.interactions(name))
 
 
 async def test_only_the_models_name_is_replaced(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:

@@ -10,6 +10,7 @@ from gateway.testing import GatewayFactory, GatewayProcess, ScriptedUpstream, fe
 from gateway.testing.answers import JSON
 from tests.contract.clients import CANARY, CLIENTS, THEIRS, fresh
 from tests.contract.provider import ProviderContract
+from tests.contract.recorded import check_byte_for_byte
 from tests.contract.spoken import GEMINI, TEXT, speaks
 from tests.support.recordings import Recordings
 
@@ -59,12 +60,7 @@ class TestContract(ProviderContract):
 async def test_recorded_traffic_passes_byte_for_byte(
     gateway: GatewayProcess, upstream: ScriptedUpstream, test_data: Recordings, name: str
 ) -> None:
-    for recorded in test_data.interactions(name):
-        upstream.script = recorded.replay()
-        reply = await fetch(gateway.url + recorded.path, "POST", JSON, recorded.request)
-        call = upstream.calls[-1]  # before it, the list of models may be asked for
-        assert (call.target, bytes(call.body)) == (recorded.path, recorded.request)
-        assert (reply.status, reply.body) == (recorded.status, recorded.response)
+    await check_byte_for_byte(gateway, upstream, test_data.interactions(name))
 
 
 async def test_the_model_goes_into_the_path_and_nothing_into_the_body(
