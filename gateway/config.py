@@ -30,6 +30,7 @@ from gateway.settings import (
     Retry,
     Server,
     State,
+    Team,
     Timeouts,
 )
 from gateway.structure import did_you_mean
@@ -54,6 +55,7 @@ __all__ = [
     "Server",
     "Size",
     "State",
+    "Team",
     "Timeouts",
     "did_you_mean",
     "load",
@@ -61,8 +63,6 @@ __all__ = [
 
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CREDENTIAL_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
-# What later versions will take, and what is so without it.
-_LATER_STATE = {"redis": "limits and cache are kept in this process", "ledger": "usage is not stored"}
 
 
 def load(path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> tuple[Config, Document]:
@@ -78,9 +78,9 @@ def load(path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | 
     for name, value in (overrides or {}).items():
         document.set(("server", name), value, f"--{name}")
     config = _structure(document)
-    _refuse_later_versions(document)
     _check_listeners(document, config)
     _check_keys(document, config)
+    _check_state(document, config)
     _check_names(document)
     _check_values(document, config)
     _check_target_limits(document)
@@ -118,26 +118,16 @@ def _entries(document: Document, name: str, tables: Any, cls: type[Any]) -> dict
 
 
 def _left_out(section: str, table: Any) -> Collection[str]:
-    """Keys the section's class does not know: plugins structure their own, later versions' are refused already."""
+    """Keys the section's class does not know: plugins structure their own."""
     if section == "plugins":
         return _tables(table)
     if section == "providers":
         return set(table) - set(CORE_KEYS) if isinstance(table, dict) else ()
-    return {"state": tuple(_LATER_STATE), "keys": ("budget",)}.get(section, ())
+    return ()
 
 
 def _tables(value: Any) -> dict[str, dict[str, Any]]:
     return {name: inner for name, inner in value.items() if isinstance(inner, dict)} if isinstance(value, dict) else {}
-
-
-def _refuse_later_versions(document: Document) -> None:
-    for name, why in _LATER_STATE.items():
-        for path, value in document.find("state", name):
-            if value:
-                document.problem(path, f"state.{name} is not supported yet: {why}.")
-    for path, budget in document.find("keys", "*", "budget"):
-        if budget:
-            document.problem(path, f"{dotted(path)} is not supported yet: money is not counted.")
 
 
 def _check_listeners(document: Document, config: Config) -> None:
@@ -157,8 +147,8 @@ def _check_listeners(document: Document, config: Config) -> None:
     if admin.enabled and not _is_loopback(admin.host):
         document.warn(("admin", "host"), "admin.host: not loopback; whoever reaches it sees the metrics without a key.")
     server = config.server
-    if server.workers > 1:
-        message = "server.workers: each of them counts limits and keeps its cache alone; nothing is shared."
+    if server.workers > 1 and config.state.redis is None:
+        message = "server.workers: each of them counts limits and keeps its cache alone; [state] redis lets them share."
         document.warn(("server", "workers"), message)
     is_tcp = not server.host.startswith("unix:")
     if admin.enabled and is_tcp and admin.port and admin.port <= server.port < admin.port + server.workers:
@@ -184,10 +174,28 @@ def _check_keys(document: Document, config: Config) -> None:
     for path, digest in document.find("keys", "*", "sha256"):
         if isinstance(digest, str) and (holder := holders.setdefault(digest.lower(), path)) != path:
             document.problem(path, f"{dotted(path)}: this is the key of {dotted(holder[:-1])}, too.")
-    for limit in ("requests_per_minute", "tokens_per_minute", "max_concurrency"):
-        for path, _ in document.find("keys", "*", limit):
+    if "auth_mtls" not in config.plugins.chain:
+        for path, key in document.find("keys", "*"):
+            if isinstance(key, dict) and not key.get("sha256"):
+                document.problem(path, f"{dotted((*path, 'sha256'))}: is missing.")
+    _check_limits(document, config)
+
+
+def _check_limits(document: Document, config: Config) -> None:
+    for path, team in document.find("keys", "*", "team"):
+        if isinstance(team, str) and team not in config.teams and not config.state.keys:
+            hint = did_you_mean(team, document.table("teams"))
+            document.problem(path, f"{dotted(path)}: there is no team '{team}' in [teams].{hint}")
+    for limit in ("requests_per_minute", "tokens_per_minute", "max_concurrency", "budget", "limits"):
+        for path, _ in (*document.find("keys", "*", limit), *document.find("teams", "*", limit)):
             if "rate_limit" not in config.plugins.chain:
                 document.warn(path, f"{dotted(path)}: nobody counts, because 'rate_limit' is not in the chain.")
+
+
+def _check_state(document: Document, config: Config) -> None:
+    if config.state.ledger is not None and "ledger" not in config.plugins.chain and not config.state.keys:
+        message = "state.ledger has no effect, because 'ledger' is not in the chain."
+        document.problem(("state", "ledger"), message)
 
 
 def _check_names(document: Document) -> None:

@@ -14,7 +14,7 @@ from cattrs.errors import CattrsError
 
 from gateway import secret
 from gateway.errors import ConfigError
-from gateway.secret import Secret
+from gateway.secret import Secret, StoreUrl
 from gateway.structure import make_converter, mistakes
 from gateway.toml_lines import KeyPath, locate
 
@@ -38,6 +38,7 @@ class Document:
         self._converter = make_converter()
         self._converter.register_structure_hook(Secret, lambda value, _: self._demanded(value))
         self._converter.register_structure_hook(Secret | None, lambda value, _: self._secret(value))
+        self._converter.register_structure_hook(StoreUrl, lambda value, _: self._store_url(value))
         self._converter.register_structure_hook(str | Secret, lambda value, _: self._text_or_secret(value))
         self._converter.register_structure_hook(IPv4Network | IPv6Network, lambda value, _: _network(value))
         self._read()
@@ -152,6 +153,16 @@ class Document:
         if found is None:
             raise ValueError(f"{value.removesuffix('?')} is not there, and this setting cannot do without it.")
         return found
+
+    def _store_url(self, value: Any) -> Secret | None:
+        if isinstance(value, str) and not secret.is_reference(value):
+            if not value:
+                return None  # how the environment turns it off
+            if "://" not in value:
+                raise ValueError("expected a URL such as redis://localhost:6379/0, or a reference to one.")
+            if "@" not in value:
+                return Secret(value)
+        return self._secret(value)
 
     def _text_or_secret(self, value: Any) -> str | Secret:
         if not isinstance(value, str):

@@ -1,6 +1,6 @@
 """The vocabulary: what a request is while it passes through the gateway.
 
-Imports nothing of ours but the errors, so that everything else may import it.
+Imports nothing of ours but errors and limits, so that everything else may import it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import attrs
 from multidict import CIMultiDict
 
 from gateway.errors import InvalidRequest
+from gateway.limits import Limit
 
 Provenance = Literal["reported", "partial", "estimated"]
 CacheState = Literal["hit", "miss", "bypass", "coalesced"]
@@ -63,7 +64,11 @@ class Principal:
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
     team: str | None = None
-    """Whom it belongs to, where its token says so; for plugins that count or report by it."""
+    """Whom it belongs to; for plugins that count or report by it."""
+    limits: tuple[Limit, ...] = ()
+    """Any number of further ones, budgets among them."""
+    drains: bool = False
+    """When its client leaves, the answer is read on to its usage, instead of being estimated."""
 
     def allows(self, model: str) -> bool:
         return self.models == _ALL or any(fnmatchcase(model, pattern) for pattern in self.models)

@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import NoReturn
+from typing import NewType, NoReturn
 
 log = logging.getLogger("hookgate")
 
@@ -42,6 +42,10 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret cannot be pickled or copied")
+
+
+StoreUrl = NewType("StoreUrl", Secret)
+"""Where a database is. Without a password in it, it may stand in ``gateway.toml`` as it is."""
 
 
 def resolve(text: str, environ: Mapping[str, str]) -> Secret | None:

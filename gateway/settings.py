@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from attrs.validators import and_, ge, gt, le, min_len, optional
 
 from gateway.dialects.capabilities import Flags
-from gateway.exchange import Target
+from gateway.exchange import Principal, Target
+from gateway.limits import Limit
+from gateway.secret import StoreUrl
 from gateway.units import Duration, Size
 
 DEFAULT_CHAIN = (
@@ -104,24 +106,63 @@ class Plugins:
 
 
 @attrs.frozen(kw_only=True)
-class Key:
-    """``[keys.NAME]``: a virtual key, and what its holder may do."""
+class Allowance:
+    """What a key or a team may use, ``[keys.NAME]`` or ``[teams.NAME]``."""
 
-    sha256: str = attrs.field()
-    """SHA-256 of the key in hexadecimal; ``gateway keys new NAME`` prints one. The key itself is kept nowhere."""
     models: tuple[str, ...] = ("*",)
     """Models it may call; globs such as ``"gpt-*"``."""
     requests_per_minute: int | None = attrs.field(default=None, validator=optional(ge(0)))
-    """0 is no limit; without it the setting of ``[plugins.rate_limit]`` counts."""
+    """0 is no limit; without it the setting of ``[plugins.rate_limit]`` counts for a key, for a team there is none."""
     tokens_per_minute: int | None = attrs.field(default=None, validator=optional(ge(0)))
     """Input and output together; 0 is no limit."""
     max_concurrency: int | None = attrs.field(default=None, validator=optional(ge(0)))
     """Calls at once; 0 is no limit."""
+    budget: Limit | None = attrs.field(default=None)
+    """``{ usd = 20, per = "month" }``: a limit on money."""
+    limits: tuple[Limit, ...] = ()
+    """Any number of further ones, all of which hold: ``{ tokens = 1_000_000, per = "day", models = ["gpt-*"] }``."""
+
+    @budget.validator
+    def _is_money(self, _: attrs.Attribute[Any], value: Limit | None) -> None:
+        if value is not None and value.usd is None:
+            raise ValueError("'budget': expected an amount of money, usd.")
+
+
+@attrs.frozen(kw_only=True)
+class Key(Allowance):
+    """``[keys.NAME]``: a virtual key, and what its holder may do."""
+
+    sha256: str = attrs.field(default="")
+    """SHA-256 of the key in hexadecimal; ``gateway keys new NAME`` prints one. The key itself is kept nowhere. Without
+    it NAME comes by a certificate or not at all."""
+    team: str | None = attrs.field(default=None, validator=optional(min_len(1)))
+    """One of ``[teams]``: its members count together against its limits, too."""
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
+    """When the client leaves in the midst of an answer: ``cancel`` ends the call, and what was delivered is estimated;
+    ``drain`` reads on to the usage that the provider reports, and pays for all of it."""
 
     @sha256.validator
     def _is_digest(self, _: attrs.Attribute[str], value: str) -> None:
-        if not _DIGEST.fullmatch(value):
+        if value and not _DIGEST.fullmatch(value):
             raise ValueError("expected the 64 hexadecimal digits of a SHA-256; gateway keys new NAME prints them.")
+
+    def principal(self, name: str) -> Principal:
+        """Whom this key stands for."""
+        return Principal(
+            name,
+            self.models,
+            self.requests_per_minute,
+            self.tokens_per_minute,
+            self.max_concurrency,
+            self.team,
+            self.limits if self.budget is None else (self.budget, *self.limits),
+            self.on_disconnect == "drain",
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Team(Allowance):
+    """``[teams.NAME]``: what its members may use together. Each member's own limits hold besides."""
 
 
 @attrs.frozen(kw_only=True)
@@ -222,7 +263,20 @@ class Model:
 
 @attrs.frozen(kw_only=True)
 class State:
-    """``[state]``: where limits and usage are shared. Empty so far: this process keeps them itself."""
+    """``[state]``: where limits, budgets, usage and keys are kept."""
+
+    redis: StoreUrl | None = None
+    """``redis://host:6379/0``: limits, budgets and cached answers are shared by all gateways that use it. Without it
+    each process has its own. ``env:NAME`` or ``file:/path`` where there is a password in it."""
+    redis_timeout: Duration = attrs.field(default=Duration(0.04), validator=_SOME)
+    """Longest time a request waits for Redis; what happens then is each plugin's ``without_redis``."""
+    redis_prefix: str = attrs.field(default="hookgate", validator=min_len(1))
+    """Begins the name of everything stored there. Gateways with one prefix share."""
+    ledger: StoreUrl | None = None
+    """Where the plugin ``ledger`` writes what was used: ``sqlite:///gateway.db``, relative to the configuration, which
+    is the default, or ``postgresql://host/database``."""
+    keys: bool = False
+    """Virtual keys and teams are also kept in the ledger's database, for ``gateway keys`` to change at run time."""
 
 
 @attrs.frozen(kw_only=True)
@@ -243,6 +297,7 @@ class Config:
     breaker: Breaker = Breaker()
     state: State = State()
     keys: dict[str, Key] = attrs.field(factory=dict)
+    teams: dict[str, Team] = attrs.field(factory=dict)
     providers: dict[str, ProviderConfig] = attrs.field(factory=dict)
     models: dict[str, Model] = attrs.field(factory=dict)
     capabilities: dict[str, Flags] = attrs.field(factory=dict)

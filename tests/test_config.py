@@ -239,19 +239,33 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[state]\nredis = 'env:REDIS_URL'", "2: state.redis is not supported yet"),
-        ("[state]\nledger = 'sqlite:///x'", "2: state.ledger is not supported yet"),
-        (KEYS + "budget = { usd = 20, per = 'month' }", "3: keys.alice.budget is not supported yet"),
+        ("[state]\nredis = 'env:REDIS_URL'", "2: state.redis: the environment variable REDIS_URL is not set."),
+        ("[state]\nredis = 'localhost'", "2: state.redis: expected a URL such as redis://localhost:6379/0"),
+        ("[state]\nredis = 'redis://:hunter2@localhost'", "2: state.redis: expected a reference to a secret"),
+        ("[state]\nledger = 'sqlite:///x'", "2: state.ledger has no effect, because 'ledger' is not in the chain."),
+        (KEYS + "budget = { tokens = 20, per = 'day' }", "3: keys.alice.budget: 'budget': expected an amount of money"),
+        (KEYS + "budget = { usd = 20, per = 'hour' }", "3: keys.alice.budget.per: 'per': of usd expected one of day"),
+        (KEYS + "limits = [{ requests = 1 }]", "3: keys.alice.limits[0].per: 'per': of requests expected one of"),
+        (KEYS + "team = 'red'\n[teams.reds]", "3: keys.alice.team: there is no team 'red' in [teams]. Did you mean"),
     ],
 )
-def test_what_later_versions_bring_is_refused(read: Load, text: str, problem: str) -> None:
+def test_what_is_wrong_with_limits_and_state_is_told(read: Load, text: str, problem: str) -> None:
     (found,) = read(text)[1]
     assert found.startswith(problem)
 
 
-@pytest.mark.parametrize(
-    "text", ["[state]", "[state]\nredis = ''\nledger = ''", "[server]\nworkers = 1", KEYS + "budget = {}"]
-)
+def test_a_principal_has_the_limits_of_its_key(read: Load) -> None:
+    text = (
+        KEYS + "budget = { usd = 20, per = 'month' }\nlimits = [{ tokens = 9, per = 'day' }]\non_disconnect = 'drain'"
+    )
+    config, problems = read(text)
+    principal = config.keys["alice"].principal("alice")
+    assert not problems
+    assert [(limit.unit, limit.amount) for limit in principal.limits] == [("usd", 20 * 10**9), ("tokens", 9)]
+    assert principal.drains
+
+
+@pytest.mark.parametrize("text", ["[state]", "[state]\nredis = ''\nledger = ''", "[server]\nworkers = 1"])
 def test_asking_for_nothing_of_it_is_fine(read: Load, text: str) -> None:
     assert read(text)[1] == []
 
@@ -362,7 +376,7 @@ def warnings(folder: Path, text: str) -> list[str]:
 
 def test_what_may_be_meant_but_has_no_effect_is_a_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, "[server]\nworkers = 2") == [
-        "2: server.workers: each of them counts limits and keeps its cache alone; nothing is shared."
+        "2: server.workers: each of them counts limits and keeps its cache alone; [state] redis lets them share."
     ]
     assert warnings(tmp_path, f"{KEYS}max_concurrency = 2\n[plugins]\nchain = []") == [
         "1: [keys]: nobody asks for them, because 'auth' is not in the chain.",

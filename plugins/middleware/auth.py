@@ -18,11 +18,9 @@ class Plugin:
         self._principals: dict[bytes, tuple[bytes, Principal]] = {}
         self._alone = "auth_jwt" not in runtime.config.plugins.chain
         for name, key in runtime.config.keys.items():
-            digest = bytes.fromhex(key.sha256)
-            self._principals[digest] = (
-                digest,
-                Principal(name, key.models, key.requests_per_minute, key.tokens_per_minute, key.max_concurrency),
-            )
+            if key.sha256:
+                digest = bytes.fromhex(key.sha256)
+                self._principals[digest] = (digest, key.principal(name))
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
