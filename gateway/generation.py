@@ -117,6 +117,8 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
     try:
         document.raise_problems()
         router = Router(config, loaded)
+        for each in loaded.loaded:
+            each.runtime.router = router
         dispatcher = Dispatcher(config, loaded, router, host.watchdog)
         runtime.registry.register(host.reloads)
         started = True

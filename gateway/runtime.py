@@ -99,6 +99,8 @@ class Runtime:
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )
     """What is known of each target: ``targets.of(target)``."""
+    router: Any = None
+    """The generation's ``gateway.routing.Router``, from ``on_startup`` on."""
     code: str = ""
     """The plugin's module; another one when its file has changed."""
     kept: Kept = attrs.field(factory=dict, repr=False)
