@@ -1,0 +1,57 @@
+"""Which gateway processes share a Redis, and which of them have died."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+
+from gateway.state.redis_link import CommandError, Link, RedisUnavailable
+from gateway.state.redis_scripts import BEAT, REAP
+
+log = logging.getLogger("hookgate")
+
+BEAT_EVERY = 2.0
+"""Seconds."""
+DEAD_AFTER = 10.0
+"""Seconds without a beat after which the others take a process for dead and give back what its requests held."""
+
+
+class Processes:
+    """This one among them."""
+
+    def __init__(self, link: Link) -> None:
+        self.name = secrets.token_hex(8)
+        self.alive = 1
+        """How many there are, this one included, as last heard."""
+        self.on_death: list[Callable[[str], Awaitable[None]]] = []
+        """Called with the name of a dead one; maybe by several processes, and more than once."""
+        self._link = link
+        self._beat = link.script(BEAT)
+        self._reap = link.script(REAP)
+
+    def lease(self, name: str) -> str:
+        """Key of what the requests of a process hold."""
+        return f"{self._link.prefix}:lease:{name}"
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except RedisUnavailable:
+                pass  # the link has told; the next beat tells that we live
+            except CommandError as error:
+                log.error("Redis refused a command of ours: %s", error)
+            await asyncio.sleep(BEAT_EVERY)
+
+    async def beat(self) -> None:
+        """Tell that this one lives, and clear up behind the dead."""
+        key, limit = f"{self._link.prefix}:alive", int(DEAD_AFTER * 1000)
+        alive, *dead = await self._beat.call([key], self.name, limit)
+        self.alive = max(1, alive)
+        for name in (each.decode() for each in dead):
+            for callback in tuple(self.on_death):
+                await callback(name)
+            released = await self._reap.call([key, self.lease(name)], name, limit)
+            log.warning("gateway process %s is gone; %d of its requests held limits or money", name, released)
