@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from gateway.admission import Admission
 from gateway.config import Config
 from gateway.dialects.models import Models
+from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Runtime:
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )
     """What is known of each target: ``targets.of(target)``."""
+    redis: Link | None = attrs.field(default=attrs.Factory(lambda self: link_to(self.config.state), takes_self=True))
+    """The way to Redis, where ``[state] redis`` is set. Open from ``on_startup`` on."""
     code: str = ""
     """The plugin's module; another one when its file has changed."""
     kept: Kept = attrs.field(factory=dict, repr=False)
