@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -33,6 +34,7 @@ from gateway.settings import (
     Team,
     Timeouts,
 )
+from gateway.state import redis_url
 from gateway.structure import did_you_mean
 from gateway.toml_lines import KeyPath
 from gateway.units import Duration, Size
@@ -193,6 +195,13 @@ def _check_limits(document: Document, config: Config) -> None:
 
 
 def _check_state(document: Document, config: Config) -> None:
+    if config.state.redis is not None:
+        if importlib.util.find_spec("hiredis") is None:
+            document.problem(("state", "redis"), "state.redis: needs hiredis: pip install 'hookgate[redis]'")
+        try:
+            redis_url.parse(config.state.redis.reveal())
+        except (ValueError, OSError) as error:
+            document.problem(("state", "redis"), f"state.redis: {error}")
     if config.state.ledger is not None and "ledger" not in config.plugins.chain and not config.state.keys:
         message = "state.ledger has no effect, because 'ledger' is not in the chain."
         document.problem(("state", "ledger"), message)

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from gateway.admission import Admission
 from gateway.config import Config
 from gateway.dialects.models import Models
+from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Runtime:
     """What is known of each target: ``targets.of(target)``."""
     router: Any = None
     """The generation's ``gateway.routing.Router``, from ``on_startup`` on."""
+    redis: Link | None = attrs.field(default=attrs.Factory(lambda self: link_to(self.config.state), takes_self=True))
+    """The way to Redis, where ``[state] redis`` is set. Open from ``on_startup`` on."""
     code: str = ""
     """The plugin's module; another one when its file has changed."""
     kept: Kept = attrs.field(factory=dict, repr=False)

@@ -242,6 +242,9 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
         ("[state]\nredis = 'env:REDIS_URL'", "2: state.redis: the environment variable REDIS_URL is not set."),
         ("[state]\nredis = 'localhost'", "2: state.redis: expected a URL such as redis://localhost:6379/0"),
         ("[state]\nredis = 'redis://:hunter2@localhost'", "2: state.redis: expected a reference to a secret"),
+        ("[state]\nredis = 'http://localhost'", "2: state.redis: expected redis://HOST[:PORT][/DB], rediss://… or"),
+        ("[state]\nredis = 'redis://localhost/x'", "2: state.redis: the database behind the / must be a number."),
+        ("[state]\nredis = 'rediss://a?ssl_ca_certs=/no/where'", "2: state.redis: [Errno 2] No such file"),
         ("[state]\nledger = 'sqlite:///x'", "2: state.ledger has no effect, because 'ledger' is not in the chain."),
         (KEYS + "budget = { tokens = 20, per = 'day' }", "3: keys.alice.budget: 'budget': expected an amount of money"),
         (KEYS + "budget = { usd = 20, per = 'hour' }", "3: keys.alice.budget.per: 'per': of usd expected one of day"),
@@ -252,6 +255,13 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
 def test_what_is_wrong_with_limits_and_state_is_told(read: Load, text: str, problem: str) -> None:
     (found,) = read(text)[1]
     assert found.startswith(problem)
+
+
+def test_redis_needs_its_extra(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "[state]\nredis = 'redis://localhost'"
+    assert read(text)[1] == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert read(text)[1] == ["2: state.redis: needs hiredis: pip install 'hookgate[redis]'"]
 
 
 def test_a_principal_has_the_limits_of_its_key(read: Load) -> None:
