@@ -47,7 +47,10 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
 
 
 class Script:
-    """A Lua script. Only its digest is sent; where Redis does not know it (any more), the text follows by itself."""
+    """A Lua script. Only its digest is sent; where Redis does not know it (any more), the text follows by itself.
+
+    Each new connection begins by loading all of them, so that calls are carried out in the order they are made in.
+    """
 
     def __init__(self, link: Link, text: str) -> None:
         self._link = link
@@ -78,6 +81,7 @@ class Link:
         self._url = state.redis
         self._timeout = state.redis_timeout
         self._key = (state.redis.reveal(), state.redis_timeout, state.redis_prefix)
+        self._scripts: set[str] = set()
         self._pipe: Pipe | None = None  # only while the breaker is closed
         self._trouble = 0.0
         self._told: float | None = None
@@ -119,6 +123,8 @@ class Link:
             self.call(*command, again=again).add_done_callback(_tell_refusal)
 
     def script(self, text: str) -> Script:
+        self._scripts.add(text)
+        self.fire("SCRIPT", "LOAD", text)
         return Script(self, text)
 
     async def open(self) -> None:
@@ -161,7 +167,8 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 pipe = await address.connect(lambda: Pipe(self, self._timeout))
-                await asyncio.gather(*map(pipe.send, (*address.greeting, self._probe)))
+                scripts = [("SCRIPT", "LOAD", text) for text in self._scripts]
+                await asyncio.gather(*map(pipe.send, (*address.greeting, self._probe, *scripts)))
         except BaseException as error:
             if pipe is not None:
                 pipe.close(str(error))

@@ -115,7 +115,7 @@ class Shared:
             return None
         values: list[Any] = [ticket.id if lease else ""]
         for meter, reserved, used in zip(ticket.meters, ticket.amounts, amounts, strict=True):
-            values += (meter.kind, reserved, used, _milliseconds(meter, 0.0), int(ticket.at * 1000))
+            values += (meter.kind, reserved, used, _milliseconds(meter, 0.0), round(ticket.at * 1000))
         return [*ticket.periods, self._own_lease()], values
 
     def _send(self, settlement: Settlement | None) -> None:
