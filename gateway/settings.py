@@ -10,7 +10,7 @@ import attrs
 from attrs.validators import and_, ge, gt, le, min_len, optional
 
 from gateway.dialects.capabilities import Flags
-from gateway.exchange import Target
+from gateway.exchange import Principal, Target
 from gateway.units import Duration, Size
 
 DEFAULT_CHAIN = (
@@ -48,7 +48,7 @@ class Server:
 
     host: str = attrs.field(default="127.0.0.1", validator=min_len(1))
     """Address to listen on, or ``unix:/path`` of a socket, reachable as loopback is. Anything but these two needs
-    ``[keys]`` and ``auth`` in the chain, or ``auth_jwt``."""
+    ``[keys]`` and ``auth`` in the chain, or ``auth_mtls``, or ``auth_jwt``."""
     port: int = attrs.field(default=8080, validator=_PORT)
     """0 takes a free one; a unix socket has none."""
     reuse_port: bool = False
@@ -60,7 +60,8 @@ class Server:
     max_body: Size = attrs.field(default=Size(64 << 20), validator=_SOME)
     """Largest request body; beyond it the answer is 413."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Networks of proxies whose ``X-Forwarded-For`` is believed; everybody else's is ignored."""
+    """Networks of proxies whose ``X-Forwarded-For`` is believed, and with ``auth_mtls`` what they say of certificates;
+    everybody else's is ignored. A unix socket's peer is 127.0.0.1."""
     drain_delay: Duration = Duration(0.0)
     """Time between failing ``/health/ready`` and closing the listener when the gateway stops, for a balancer to notice.
     """
@@ -107,8 +108,9 @@ class Plugins:
 class Key:
     """``[keys.NAME]``: a virtual key, and what its holder may do."""
 
-    sha256: str = attrs.field()
-    """SHA-256 of the key in hexadecimal; ``gateway keys new NAME`` prints one. The key itself is kept nowhere."""
+    sha256: str = attrs.field(default="")
+    """SHA-256 of the key in hexadecimal; ``gateway keys new NAME`` prints one. The key itself is kept nowhere. Without
+    it there is none: its holder comes with a certificate (``auth_mtls``)."""
     models: tuple[str, ...] = ("*",)
     """Models it may call; globs such as ``"gpt-*"``."""
     requests_per_minute: int | None = attrs.field(default=None, validator=optional(ge(0)))
@@ -120,8 +122,12 @@ class Key:
 
     @sha256.validator
     def _is_digest(self, _: attrs.Attribute[str], value: str) -> None:
-        if not _DIGEST.fullmatch(value):
+        if value and not _DIGEST.fullmatch(value):
             raise ValueError("expected the 64 hexadecimal digits of a SHA-256; gateway keys new NAME prints them.")
+
+    def principal(self, name: str) -> Principal:
+        """Its holder, called ``name``."""
+        return Principal(name, self.models, self.requests_per_minute, self.tokens_per_minute, self.max_concurrency)
 
 
 @attrs.frozen(kw_only=True)

@@ -1,6 +1,7 @@
 """JSON Web Tokens: who is calling, by the word of an issuer. Decides on headers alone, before the body is read.
 
-Needs PyJWT (``pip install 'hookgate[jwt]'``). Stands alone or directly behind ``auth``, which leaves it what is no key.
+Needs PyJWT (``pip install 'hookgate[jwt]'``). Stands alone or directly behind ``auth`` and ``auth_mtls``, which leave
+it whom they do not know.
 """
 
 from __future__ import annotations
@@ -96,7 +97,6 @@ class Plugin:
         _demand_pyjwt()
         import jwt
 
-        _check_place(runtime)
         self.clock = time
         self._settings = settings
         self._decode = jwt.decode
@@ -131,7 +131,7 @@ class Plugin:
     @hookimpl
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
         if exchange.principal is not None:
-            return None  # auth knows the key
+            return None  # one before it knows who that is
         token = credential(exchange)
         if token is None or len(token) > _LONGEST:
             raise Unauthenticated
@@ -247,10 +247,3 @@ def _limit(claims: dict[str, Any], name: str | None, default: int | None) -> int
 def _demand_pyjwt() -> None:
     if not (find_spec("jwt") and find_spec("cryptography")):
         raise ValueError("needs PyJWT: pip install 'hookgate[jwt]'")
-
-
-def _check_place(runtime: Runtime) -> None:
-    """Between the two of them, requests are let through that neither has accepted yet."""
-    chain = runtime.config.plugins.chain
-    if "auth" in chain and chain.index("auth") + 1 != chain.index("auth_jwt"):
-        raise ValueError("it must stand directly behind 'auth' in the chain.")

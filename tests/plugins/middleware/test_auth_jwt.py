@@ -324,7 +324,7 @@ async def test_r12_nothing_it_holds_is_a_token() -> None:
     assert not [part for part in token.split(".") if part in str(vars(plugin))]
 
 
-# Its place.
+# Its place and settings.
 
 
 async def test_whom_auth_has_found_it_does_not_ask() -> None:
@@ -332,17 +332,6 @@ async def test_whom_auth_has_found_it_does_not_ask() -> None:
     exchange: Exchange = make_exchange({"authorization": "Bearer hg-key"}, principal=alice)
     assert PLUGIN.on_request(exchange) is None
     assert exchange.principal is alice
-
-
-@pytest.mark.parametrize("chain", [("auth", "cache", "auth_jwt"), ("auth_jwt", "auth")], ids=str)
-def test_between_auth_and_this_nothing_may_stand(chain: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="directly behind 'auth'"):
-        make(chain=chain)
-
-
-@pytest.mark.parametrize("chain", [("auth", "auth_jwt", "cache"), ("logging", "auth_jwt")], ids=str)
-def test_these_chains_are_right(chain: tuple[str, ...]) -> None:
-    make(chain=chain)
 
 
 def test_without_an_issuer_and_keys_it_cannot_be_configured() -> None:
