@@ -51,11 +51,11 @@ class Limits:
     """In its absence the setting ``max_concurrency`` counts."""
 
 
-def _are_demands(_: Any, field: attrs.Attribute[dict[str, Any]], value: dict[str, Any]) -> None:
+def _are_demands(_: Any, field: Any, value: dict[str, Any]) -> None:
     for claim, wanted in value.items():
         if not (alternatives := _alternatives(wanted)) or {type(one) for one in alternatives} - {str, int, bool}:
             raise ValueError(
-                f"{field.name}: '{claim}' must be a string, a whole number, true or false, or a list of these; a name "
+                f"'{claim}' must be a string, a whole number, true or false, or a list of these; a name "
                 "with dots stands in quotes."
             )
 

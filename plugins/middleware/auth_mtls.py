@@ -30,13 +30,13 @@ _SUBJECT = re.compile(r"[A-Za-z0-9.]+=[ -~]*")
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
-def _are_certificates(_: Any, field: attrs.Attribute[dict[str, str]], value: dict[str, str]) -> None:
+def _are_certificates(_: Any, field: Any, value: dict[str, str]) -> None:
     for name in value:
         # A comma in a value has a backslash in front; one that separates has no space behind it.
         is_subject = _SUBJECT.fullmatch(name) and ", " not in name.replace("\\,", "")
         if not is_subject and not _FINGERPRINT.fullmatch(_digits(name)):
             raise ValueError(
-                f"{field.name}: {name!r} is neither a subject such as 'CN=alice,O=Example' (RFC 2253, no space behind "
+                f"{name!r} is neither a subject such as 'CN=alice,O=Example' (RFC 2253, no space behind "
                 "the comma) nor the hexadecimal digits of a fingerprint."
             )
 
