@@ -184,7 +184,7 @@ class Explainer:
         if name is not None and name not in keys:
             hint = did_you_mean(name, keys) if keys else " There are no [keys]: the gateway is open, leave --key out."
             raise ConfigError([f"there is no key '{name}'.{hint}"])
-        if not keys or "auth" not in self._config.plugins.chain:
+        if not keys or {"auth", "auth_mtls"}.isdisjoint(self._config.plugins.chain):
             return None
         if name is None:
             raise ConfigError([f"401: this gateway asks for a key; name one with --key: {', '.join(keys)}."])

@@ -150,6 +150,17 @@ async def test_keys_are_asked_for_where_there_are_any(tmp_path: Path) -> None:
     assert unasked.key is None and unasked.access.why.endswith("'auth' is not in the chain")
 
 
+async def test_who_comes_with_a_certificate_has_a_name_in_keys(tmp_path: Path) -> None:
+    text = PROVIDERS + (
+        '[server]\ntrusted_proxies = ["127.0.0.1/32"]\n[plugins]\nchain = ["auth_mtls"]\n[plugins.auth_mtls]\n'
+        'principals = { "CN=alice" = "alice" }\n[keys.alice]\nmodels = ["a/*"]\n'
+    )
+    assert (await explain(tmp_path, text, "alice", "a/x")).access.why.startswith("'a/*' matches, keys.alice.models")
+    assert not (await explain(tmp_path, text, "alice", "b/x")).access.allowed
+    with pytest.raises(ConfigError, match="--key: alice"):
+        await explain(tmp_path, text, None, "a/x")
+
+
 async def test_what_a_token_may_use_is_not_in_the_configuration(tmp_path: Path) -> None:
     text = (
         PROVIDERS + '[plugins]\nchain = ["auth_jwt"]\n[plugins.auth_jwt]\naudience = "a"\nissuer = "https://i.test"\n'

@@ -13,6 +13,7 @@ import tomli
 
 from gateway import settings
 from gateway.document import Document
+from gateway.exchange import Principal
 from gateway.settings import (
     DEFAULT_CHAIN,
     Admin,
@@ -95,7 +96,7 @@ def test_the_shipped_file_shows_every_setting_with_its_default(name: str, cls: t
         (Breaker, {"min_calls": 0}, "min_calls"), (Breaker, {"window": 0}, "window"),
         (Breaker, {"open_for": 0}, "open_for"), (Breaker, {"open_for": "2m"}, "max_open"),
         (Breaker, {"max_open": "1s"}, "max_open"),
-        (Key, {"sha256": "0" * 63}, "sha256"), (Key, {"sha256": "g" * 64}, "sha256"), (Key, {"sha256": 1}, "sha256"),
+        (Key, {"sha256": "0" * 63}, "sha256"), (Key, {"sha256": "g" * 64}, "sha256"), (Key, {"sha256": "0"}, "sha256"),
         (Key, {"sha256": "0" * 64, "max_concurrency": -1}, "max_concurrency"),
         (Key, {"sha256": "0" * 64, "tokens_per_minute": -1}, "tokens_per_minute"),
         (Key, {"sha256": "0" * 64, "requests_per_minute": -1}, "requests_per_minute"),
@@ -115,3 +116,8 @@ def test_values_out_of_range(tmp_path: Path, cls: type, value: dict[str, object]
     assert document.structure(cls, ("table",)) is None
     (problem,) = document.problems
     assert f"table.{name}: " in problem
+
+
+def test_a_keys_holder_has_its_limits() -> None:
+    key = Key(models=("a",), requests_per_minute=1, tokens_per_minute=2, max_concurrency=3)
+    assert key.principal("alice") == Principal("alice", ("a",), 1, 2, 3)

@@ -38,8 +38,9 @@ class Shared:
         self.spent = spent
         """As of ``Memory``."""
         self.without: Without = without
+        self.processes = processes
+        """Their ``run`` is for the owner to spawn."""
         self._link = link
-        self._processes = processes
         self._reserve, self._settle = link.script(RESERVE), link.script(SETTLE)
         self._charge, self._seed = link.script(CHARGE), link.script(SEED)
         self._ids = count(1)
@@ -48,9 +49,6 @@ class Shared:
         self._late: deque[Settlement] = deque(maxlen=_LATE)
         self._owed: dict[str, tuple[Meter, int]] = {}
         link.on_back.append(self.resume)
-
-    def close(self) -> None:
-        self._link.on_back.remove(self.resume)
 
     def reserve(self, ticket: Ticket) -> Awaitable[None]:
         ticket.home = self
@@ -169,15 +167,15 @@ class Shared:
             level = self._levels.get(meter.key)
             if level is None and self.spent is not None:
                 level = await self.spent(meter, period(meter.per, time.time()))
-            return attrs.evolve(meter, limit=max(0, left - (level or 0)) // self._processes.alive)
-        return attrs.evolve(meter, limit=max(1, left // self._processes.alive))
+            return attrs.evolve(meter, limit=max(0, left - (level or 0)) // self.processes.alive)
+        return attrs.evolve(meter, limit=max(1, left // self.processes.alive))
 
     def _key(self, meter: Meter, now: float) -> str:
         name = f"{self._link.prefix}:{meter.kind}:{meter.key}"
         return name + period(meter.per, now).id if meter.kind == "purse" else name
 
     def _own_lease(self) -> str:
-        return self._processes.lease(self._processes.name)
+        return self.processes.lease(self.processes.name)
 
 
 def _lease(ticket: Ticket) -> str:

@@ -19,7 +19,9 @@ from gateway.limit_words import headers, refusal
 from gateway.limits import Limit, Unit
 from gateway.metering import Metering, Plan
 from gateway.state.memory import Memory
-from gateway.state.meters import Store, Ticket
+from gateway.state.meters import Ticket
+from gateway.state.processes import Processes
+from gateway.state.shared import Shared
 
 _NOTE = "rate_limit"
 _PRICE_AGE = 60.0  # seconds for which a model's dearest price is kept at hand
@@ -41,6 +43,9 @@ class Settings:
     """Tokens of an answer that limits on tokens expect, where the request does not allow less."""
     longest_output: int = attrs.field(default=16_384, validator=attrs.validators.ge(0))
     """Tokens of an answer that budgets reserve, where neither the request nor the prices say how long it may be."""
+    without_redis: Literal["share", "open", "closed"] = "share"
+    """While ``[state] redis`` is not reachable: each process allows its part of every limit, and of what is left of
+    every budget; or everything; or nothing (503)."""
     unknown_price: Literal["refuse", "allow"] = "refuse"
     """What keys with a budget get for what has no known price: 402, or the answer without a charge."""
 
@@ -53,9 +58,26 @@ class Plugin:
         for limit in (*_shorthands(settings), *settings.limits):
             defaults[limit.unit] = (*defaults.get(limit.unit, ()), limit)
         self._metering = Metering(defaults, settings.total, runtime.config.teams)
-        # A limit that began anew at every reload would be none.
-        self.store: Store = runtime.keep("store", Memory)
+        self.store = self._store(runtime)
         self._prices: dict[str | None, tuple[float, Sequence[Any] | None]] = {}
+
+    def _store(self, runtime: Runtime) -> Memory | Shared:
+        """Kept over reloads: a limit that began anew with each of them would be none."""
+        link = runtime.redis
+        if link is None:
+            return runtime.keep("memory", Memory)
+        # Behind a reload to another Redis there is another link.
+        kept: dict[int, Shared] = runtime.keep("shared", dict)
+        if id(link) not in kept:
+            kept.clear()
+            kept[id(link)] = Shared(link, Processes(link), self._settings.without_redis)
+        return kept[id(link)]
+
+    @hookimpl
+    def on_startup(self, runtime: Runtime) -> None:
+        if isinstance(self.store, Shared):
+            self.store.without = self._settings.without_redis
+            runtime.spawn(self.store.processes.run(), "limits")
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:

@@ -9,30 +9,11 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Overloaded
-from gateway.secret import Secret, StoreUrl
-from gateway.settings import State
-from gateway.state import processes
 from gateway.state.meters import Meter, Period, Ticket
-from gateway.state.processes import Processes
-from gateway.state.redis_link import Link
-from gateway.state.shared import Shared, Without
+from gateway.state.shared import Without
 from tests.contract.store import StoreContract, meter, take
 from tests.support.redis import Redis
-
-
-class Gateway:
-    """One process' part in it."""
-
-    def __init__(self, link: Link, without: Without = "share") -> None:
-        self.link = link
-        self.processes = Processes(link)
-        self.store = Shared(link, self.processes, without)
-
-    async def wait(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    async def used(self, meter: Meter) -> int:
-        return (await take(self.store, [meter], [0])).used[0]
+from tests.support.shared import Gateway, joined
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +23,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
         yield redis.start()
     finally:
         redis.kill()
-
-
-async def joined(stack: AsyncExitStack, server: Redis, without: Without = "share", patience: float = 1.0) -> Gateway:
-    link = Link(State(redis=StoreUrl(Secret(server.url)), redis_timeout=patience))  # type: ignore[arg-type]
-    await link.open()
-    stack.push_async_callback(link.close)
-    return Gateway(link, without)
 
 
 @pytest.fixture
@@ -158,29 +132,3 @@ async def test_r48_what_happens_without_redis_is_the_operators_word(
         with suppress(Overloaded):
             passed += (await take(gateway.store, [meter("rate", 1, "same")], [1])).refused < 0
     assert passed == granted
-
-
-async def test_what_a_dead_process_held_is_given_back(
-    stack: AsyncExitStack, server: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes, "DEAD_AFTER", 0.2)
-    one, other = await joined(stack, server), await joined(stack, server)
-    gauge, purse = meter("gauge", 3), meter("purse", 100)
-    await one.processes.beat()
-    held = [await take(one.store, [gauge, purse], [1, 20]) for _ in range(3)]
-    one.store.settle(held.pop(), [0, 5])
-    assert [await other.used(gauge), await other.used(purse)] == [2, 45]
-    deaths: list[str] = []
-
-    async def died(name: str) -> None:
-        deaths.append(name)
-
-    other.processes.on_death.append(died)
-    await asyncio.sleep(0.3)
-    await other.processes.beat()
-    assert one.processes.name in deaths
-    # Its calls hold no place any more; their money may have been spent.
-    assert [await other.used(gauge), await other.used(purse)] == [0, 45]
-    for ticket in held:  # it was only asleep: nothing is given back twice
-        one.store.settle(ticket, [0, 0])
-    assert [await other.used(gauge), await other.used(purse)] == [0, 45]
