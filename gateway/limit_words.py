@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import ceil
 
 from multidict import istr
@@ -29,25 +31,31 @@ _AGAIN = 1.0  # seconds after which one of the calls at once may have ended
 
 def headers(ticket: Ticket) -> list[tuple[str, str]]:
     """The caller's limits on requests and tokens; resets are Go durations, as OpenAI writes them."""
-    told: dict[str, int] = {}
-    meters, used = ticket.meters, ticket.used
-    for place, meter in enumerate(meters):
-        if meter.unit in _NAMES:
-            tightest = told.get(meter.unit)
-            if tightest is None or _left(meter, used[place]) < _left(meters[tightest], used[tightest]):
-                told[meter.unit] = place
     found: list[tuple[str, str]] = []
-    for unit, place in told.items():
-        limit, remaining, reset = _NAMES[unit]
+    meters, used = ticket.meters, ticket.used
+    for limit, remaining, reset, places in _places(tuple(meters)):
+        place = places[0] if len(places) == 1 else min(places, key=lambda each: _left(meters[each], used[each]))
         meter = meters[place]
+        left = meter.limit - used[place]
         # What this request used counts for the whole window.
-        wait = ticket.wait if place == ticket.refused else float(meter.seconds)
-        found += (
-            (limit, str(meter.limit)),
-            (remaining, str(max(0, meter.limit - used[place]))),
-            (reset, f"{wait:.3f}s"),
-        )
+        wait = _resets(meter.seconds) if place != ticket.refused else f"{ticket.wait:.3f}s"
+        found += ((limit, str(meter.limit)), (remaining, str(left) if left > 0 else "0"), (reset, wait))
     return found
+
+
+@lru_cache(maxsize=1024)
+def _places(meters: tuple[Meter, ...]) -> Sequence[tuple[str, str, str, list[int]]]:
+    """For each kind of headers, their names and which of the meters they can tell of."""
+    found = []
+    for unit, names in _NAMES.items():
+        if places := [place for place, meter in enumerate(meters) if meter.unit == unit]:
+            found.append((*names, places))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _resets(seconds: float) -> str:
+    return f"{seconds:.3f}s"
 
 
 def _left(meter: Meter, used: int) -> float:

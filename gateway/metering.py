@@ -25,7 +25,9 @@ class Plan:
     money: bool
     """Some count money."""
     still: tuple[int, ...] | None
-    """What a request takes of each, where nothing depends on its body."""
+    """What a request takes of each, where nothing depends on its body …"""
+    after: tuple[int, ...]
+    """… and what of that stays used when it has ended."""
 
 
 class Metering:
@@ -126,7 +128,8 @@ def _plan(scopes: Iterable[_Scope], model: str | None) -> Plan:
     ordered = tuple(sorted(meters.values(), key=lambda meter: _ORDER.index(meter.unit)))
     units = {meter.unit for meter in ordered}
     tokens = not units.isdisjoint(("tokens", "input_tokens", "output_tokens"))
-    return Plan(ordered, tokens, "usd" in units, None if tokens or "usd" in units else (1,) * len(ordered))
+    still = None if tokens or "usd" in units else (1,) * len(ordered)
+    return Plan(ordered, tokens, "usd" in units, still, tuple(int(meter.kind == "rate") for meter in ordered))
 
 
 _ORDER = ("concurrency", "requests", "input_tokens", "output_tokens", "tokens", "usd")

@@ -13,7 +13,7 @@ def meter(unit: str, limit: int, per: str | None, seconds: float = 60, whose: st
 
 
 def ticket(*told: tuple[Meter, int, int], refused: int = -1, wait: float = 0.0) -> Ticket:
-    made = Ticket("t", [meter for meter, _, _ in told], [amount for _, amount, _ in told])
+    made = Ticket([meter for meter, _, _ in told], [amount for _, amount, _ in told])
     made.used, made.refused, made.wait = [used for _, _, used in told], refused, wait
     return made
 

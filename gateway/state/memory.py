@@ -112,31 +112,26 @@ class Memory:
         return counter.used if counter is not None else 0
 
     def reserve(self, ticket: Ticket) -> Awaitable[None] | None:
-        now = self.clock()
-        try:
-            counters = [self._counter(meter, now) for meter in ticket.meters]
-        except LookupError:
-            return self._look_up(ticket)
-        used = []
-        for place, (meter, amount) in enumerate(zip(ticket.meters, ticket.amounts, strict=True)):
-            counter = counters[place]
-            if type(counter) is _Rate:
+        # On every request's path: one pass to look, one to take.
+        now, known = self.clock(), self._counters
+        counters: list[_Counter] = []
+        used: list[int] = []
+        for meter, amount in zip(ticket.meters, ticket.amounts):  # noqa: B905 - as long as each other, and strict costs
+            counter = known.get(meter.key if meter.kind != "purse" else self._name(meter))
+            if counter is None:
+                if meter.kind == "purse" and self.spent is not None:
+                    return self._look_up(ticket)
+                counter = self._add(self._name(meter), meter, now, 0)
+            if type(counter) is _Rate and counter.parts and counter.parts[0][0] < int(now / counter.width) - SLOTS:
                 counter.refresh(now)
             after = counter.used + amount
             if after > meter.limit and amount:
-                ticket.used = [each.used for each in counters]
-                ticket.refused = place
-                ticket.wait = counter.wait(after - meter.limit, now) if type(counter) is _Rate else 0.0
+                self._refuse(ticket, len(used), after - meter.limit, now)
                 return None
+            counters.append(counter)
             used.append(after)
-        self._take(ticket, counters, now)
-        ticket.used = used
-        return None
-
-    def _take(self, ticket: Ticket, counters: Sequence[_Counter], now: float) -> None:
-        ticket.home = self
-        ticket.at = now
-        for amount, counter in zip(ticket.amounts, counters, strict=True):
+        ticket.used, ticket.home, ticket.at = used, self, now
+        for counter, amount in zip(counters, ticket.amounts):  # noqa: B905
             if type(counter) is _Rate:
                 counter.add(amount, int(now / counter.width))
             elif type(counter) is _Gauge:
@@ -144,33 +139,29 @@ class Memory:
             elif type(counter) is _Purse:
                 counter.reserved += amount
                 ticket.periods = tuple(self._name(meter) for meter in ticket.meters)
+        return None
+
+    def _refuse(self, ticket: Ticket, place: int, excess: int, now: float) -> None:
+        ticket.refused = place
+        ticket.used = [self.used(meter) for meter in ticket.meters]
+        counter = self._counters[self._name(ticket.meters[place])]
+        ticket.wait = counter.wait(excess, now) if type(counter) is _Rate else 0.0
 
     def settle(self, ticket: Ticket, amounts: Sequence[int]) -> None:
         if ticket.home is not self:
             return
         ticket.home = None
-        now = self.clock()
-        for place, meter in enumerate(ticket.meters):
-            counter = self._counters.get(ticket.periods[place] if ticket.periods else meter.key)
-            reserved, actual = ticket.amounts[place], amounts[place]
-            if type(counter) is _Rate:
-                if actual != reserved:
-                    counter.correct(actual - reserved, int(ticket.at / counter.width), now)
-            elif type(counter) is _Gauge:
+        places = ticket.periods or [meter.key for meter in ticket.meters]
+        for name, reserved, actual in zip(places, ticket.amounts, amounts):  # noqa: B905
+            counter = self._counters.get(name)
+            if type(counter) is _Gauge:
                 counter.used -= reserved
+            elif type(counter) is _Rate:
+                if actual != reserved:
+                    counter.correct(actual - reserved, int(ticket.at / counter.width), self.clock())
             elif type(counter) is _Purse:
                 counter.reserved -= reserved
                 counter.spent += actual
-
-    def _counter(self, meter: Meter, now: float) -> _Counter:
-        """Raises ``LookupError`` for a purse that the ledger must be asked about."""
-        name = self._name(meter)
-        counter = self._counters.get(name)
-        if counter is None:
-            if meter.kind == "purse" and self.spent is not None:
-                raise LookupError
-            counter = self._add(name, meter, now, 0)
-        return counter
 
     def _add(self, name: str, meter: Meter, now: float, spent: int) -> _Counter:
         if len(self._counters) >= _MANY:

@@ -53,14 +53,16 @@ class Period:
 class Ticket:
     """What one request takes of its meters."""
 
-    __slots__ = ("amounts", "at", "home", "id", "meters", "periods", "refused", "used", "wait")
+    __slots__ = ("after", "amounts", "at", "home", "id", "meters", "periods", "refused", "used", "wait")
 
-    def __init__(self, id: str, meters: Sequence[Meter], amounts: list[int]) -> None:
-        self.id = id
-        """Unique; a store settles it once."""
+    def __init__(self, meters: Sequence[Meter], amounts: Sequence[int], after: Sequence[int] | None = None) -> None:
         self.meters = meters
         self.amounts = amounts
         """Reserved of each meter."""
+        self.after = after
+        """What will have been used of each, where that is known before the call."""
+        self.id = ""
+        """The store's own name for it."""
         self.used: list[int] = []
         """Of each meter, this ticket's amount included, unless it was refused."""
         self.refused = -1

@@ -109,7 +109,7 @@ class Shared:
     def _settlement(self, ticket: Ticket, amounts: Sequence[int]) -> Settlement | None:
         """``None``: there is nothing to tell."""
         lease = _lease(ticket)
-        if not lease and list(amounts) == ticket.amounts:
+        if not lease and list(amounts) == list(ticket.amounts):
             return None
         values: list[Any] = [ticket.id if lease else ""]
         for meter, reserved, used in zip(ticket.meters, ticket.amounts, amounts, strict=True):

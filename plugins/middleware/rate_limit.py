@@ -83,7 +83,7 @@ class Plugin:
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
         known = self._metering.known(exchange.principal or _OPEN)
         if not known.by_model and (plan := known.plan(None)).still is not None:
-            return self._reserve(exchange, plan, list(plan.still))
+            return self._reserve(exchange, plan, plan.still)
         if exchange.surface.body == "json" and exchange.read_now() is None:
             return self._read_first(exchange, known)
         return self._planned(exchange, known.plan(exchange.model))
@@ -141,10 +141,10 @@ class Plugin:
             price.worst(given, bound if bound is not None else price.max_output_tokens or longest) for price in prices
         )
 
-    def _reserve(self, exchange: Exchange, plan: Plan, amounts: list[int]) -> Awaitable[None] | None:
+    def _reserve(self, exchange: Exchange, plan: Plan, amounts: Sequence[int]) -> Awaitable[None] | None:
         if not plan.meters:
             return None
-        ticket = Ticket(exchange.id, plan.meters, amounts)
+        ticket = Ticket(plan.meters, amounts, plan.after if plan.still is not None else None)
         waiting = self.store.reserve(ticket)
         if waiting is not None:
             return self._reserved(exchange, ticket, waiting)
@@ -172,7 +172,7 @@ class Plugin:
     def on_finish(self, exchange: Exchange) -> None:
         ticket: Ticket | None = exchange.notes.pop(_NOTE, None)
         if ticket is not None and ticket.refused < 0:
-            self.store.settle(ticket, self._used(exchange, ticket))
+            self.store.settle(ticket, ticket.after or self._used(exchange, ticket))
 
     def _used(self, exchange: Exchange, ticket: Ticket) -> list[int]:
         usage = exchange.usage if exchange.cache not in ("hit", "coalesced") else None

@@ -29,7 +29,7 @@ def meter(kind: Kind = "rate", limit: int = 10, name: str = "", seconds: float =
 
 
 async def take(store: Store, meters: Sequence[Meter], amounts: Sequence[int]) -> Ticket:
-    ticket = Ticket(f"t{next(_ids)}", meters, list(amounts))
+    ticket = Ticket(meters, amounts)
     waiting = store.reserve(ticket)
     if waiting is not None and isawaitable(waiting):
         await waiting

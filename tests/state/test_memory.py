@@ -37,7 +37,7 @@ class TestContract(StoreContract): ...
 
 
 def reserve(store: Memory, meters: list[Meter], amounts: list[int]) -> Ticket:
-    ticket = Ticket("t", meters, amounts)
+    ticket = Ticket(meters, amounts)
     assert store.reserve(ticket) is None
     return ticket
 

@@ -77,7 +77,7 @@ async def test_who_leaves_while_redis_is_asked_holds_nothing(world: Gateway) -> 
     gauge, purse = meter("gauge", 5), meter("purse", 100)
     await take(world.store, [gauge, purse], [1, 10])
     for _ in range(20):
-        ticket = Ticket("", [gauge, purse], [1, 10])
+        ticket = Ticket([gauge, purse], [1, 10])
         asking = asyncio.ensure_future(world.store.reserve(ticket))
         await asyncio.sleep(0)
         asking.cancel()
