@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from gateway.state.processes import Processes
 from gateway.state.redis_pipe import Command, CommandError, Pipe, RedisUnavailable
 from gateway.state.redis_url import parse
 
@@ -92,6 +93,9 @@ class Link:
         self._failures: Counter[str] = Counter({"timeout": 0, "refused": 0, "lost": 0, "skipped": 0})
         self._counts = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
+        self.processes = Processes(self)
+        """Who else uses this Redis."""
+        self._beats: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
@@ -124,19 +128,25 @@ class Link:
 
     def script(self, text: str) -> Script:
         self._scripts.add(text)
-        self.fire("SCRIPT", "LOAD", text)
+        if self.up:
+            self.fire("SCRIPT", "LOAD", text)
         return Script(self, text)
 
     async def open(self) -> None:
         """Connect, and stay connected until ``close``. Not to be reached is a warning."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._stay_connected(), name="redis")
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._stay_connected(), name="redis")
+            await self._tried.wait()
+            await self.processes.try_to_beat()
+            self._beats = loop.create_task(self.processes.run(), name="redis beats")
         await self._tried.wait()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await _ended(self._beats)
+        if self._pipe is not None:
+            await self.processes.leave()
+        await _ended(self._task)
         if self._pipe is not None:
             self._pipe.close("the gateway is stopping")
             self._pipe = None
@@ -257,6 +267,12 @@ class Link:
             buckets.append((bound, float(below)))
         trips.add_metric([], buckets, self._seconds)
         yield trips
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _tell_refusal(future: Future) -> None:

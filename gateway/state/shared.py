@@ -16,7 +16,6 @@ import attrs
 from gateway.errors import Overloaded
 from gateway.state.memory import Memory
 from gateway.state.meters import SLOTS, Meter, Spent, Ticket, period
-from gateway.state.processes import Processes
 from gateway.state.redis_link import Link, RedisUnavailable
 from gateway.state.redis_scripts import CHARGE, RESERVE, SEED, SETTLE
 
@@ -34,12 +33,10 @@ Settlement = tuple[list[str], list[Any]]
 class Shared:
     """A ``Store`` in Redis: one round trip to reserve; to settle, none that a request waits for."""
 
-    def __init__(self, link: Link, processes: Processes, without: Without, spent: Spent | None = None) -> None:
+    def __init__(self, link: Link, without: Without, spent: Spent | None = None) -> None:
         self.spent = spent
         """As of ``Memory``."""
         self.without: Without = without
-        self.processes = processes
-        """Their ``run`` is for the owner to spawn."""
         self._link = link
         self._reserve, self._settle = link.script(RESERVE), link.script(SETTLE)
         self._charge, self._seed = link.script(CHARGE), link.script(SEED)
@@ -167,15 +164,15 @@ class Shared:
             level = self._levels.get(meter.key)
             if level is None and self.spent is not None:
                 level = await self.spent(meter, period(meter.per, time.time()))
-            return attrs.evolve(meter, limit=max(0, left - (level or 0)) // self.processes.alive)
-        return attrs.evolve(meter, limit=max(1, left // self.processes.alive))
+            return attrs.evolve(meter, limit=max(0, left - (level or 0)) // self._link.processes.alive)
+        return attrs.evolve(meter, limit=max(1, left // self._link.processes.alive))
 
     def _key(self, meter: Meter, now: float) -> str:
         name = f"{self._link.prefix}:{meter.kind}:{meter.key}"
         return name + period(meter.per, now).id if meter.kind == "purse" else name
 
     def _own_lease(self) -> str:
-        return self.processes.lease(self.processes.name)
+        return self._link.processes.lease(self._link.processes.name)
 
 
 def _lease(ticket: Ticket) -> str:

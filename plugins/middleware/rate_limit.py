@@ -20,7 +20,6 @@ from gateway.limits import Limit, Unit
 from gateway.metering import Metering, Plan
 from gateway.state.memory import Memory
 from gateway.state.meters import Ticket
-from gateway.state.processes import Processes
 from gateway.state.shared import Shared
 
 _NOTE = "rate_limit"
@@ -70,14 +69,13 @@ class Plugin:
         kept: dict[int, Shared] = runtime.keep("shared", dict)
         if id(link) not in kept:
             kept.clear()
-            kept[id(link)] = Shared(link, Processes(link), self._settings.without_redis)
+            kept[id(link)] = Shared(link, self._settings.without_redis)
         return kept[id(link)]
 
     @hookimpl
     def on_startup(self, runtime: Runtime) -> None:
         if isinstance(self.store, Shared):
             self.store.without = self._settings.without_redis
-            runtime.spawn(self.store.processes.run(), "limits")
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
