@@ -122,21 +122,24 @@ class Shared:
             self._late.append(settlement)
 
     def _sent(self, settlement: Settlement, answer: Any) -> None:
-        if answer.cancelled() or answer.exception() is None:
-            return
-        if not isinstance(answer.exception(), RedisUnavailable):
-            log.error("Redis refused a command of ours: %s", answer.exception())
-        elif settlement[1][0]:  # its lease tells whether it was carried out; without one, once must do
+        if (
+            _failed(answer) and settlement[1][0]
+        ):  # its lease tells whether it was carried out; without one, once must do
             self._late.append(settlement)
 
     def _owe(self, meter: Meter, amount: int) -> None:
-        """Tell Redis of what was used without it, now or when it is back."""
+        """Tell Redis of what was used without it, now or when it is back; rather twice than never."""
         now = time.time()
         try:
-            self._charge.call([self._key(meter, now)], meter.kind, amount, _milliseconds(meter, now))
+            told = self._charge.call([self._key(meter, now)], meter.kind, amount, _milliseconds(meter, now))
+            told.add_done_callback(partial(self._told, meter, amount))
         except RedisUnavailable:
             _, before = self._owed.get(meter.key, (meter, 0))
             self._owed[meter.key] = meter, before + amount
+
+    def _told(self, meter: Meter, amount: int, answer: Any) -> None:
+        if _failed(answer):
+            self._owe(meter, amount)
 
     def resume(self) -> None:
         """Redis is back: tell it what was settled and used meanwhile."""
@@ -173,6 +176,14 @@ class Shared:
 
     def _own_lease(self) -> str:
         return self._link.processes.lease(self._link.processes.name)
+
+
+def _failed(answer: Any) -> bool:
+    """Redis did not carry it out, or has not said so."""
+    error = None if answer.cancelled() else answer.exception()
+    if error is not None and not isinstance(error, RedisUnavailable):
+        log.error("Redis refused a command of ours: %s", error)
+    return isinstance(error, RedisUnavailable)
 
 
 def _lease(ticket: Ticket) -> str:
