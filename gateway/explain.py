@@ -74,6 +74,8 @@ class Hop:
     timeouts: dict[str, float] | None
     """``None``: the provider's plugin has no such settings."""
     retry_ambiguous: bool
+    price: Mapping[str, str] | None = None
+    """USD for a million tokens of ``input`` and of ``output`` in usual requests, and ``source``; ``None``: unknown."""
     now: Any = None
     """What the running gateway knows of it (``TargetState.snapshot``); ``None``: nothing, or none was asked."""
     gates: dict[str, Any] = attrs.field(factory=dict)
@@ -286,9 +288,17 @@ class Explainer:
             if isinstance(timeouts, Timeouts)
             else None,
             retry_ambiguous=provider.retry_ambiguous,
+            price=self._price(target, model),
             now=self._live["targets"].get(target.name),
             gates={name: self._live["gates"][name] for name in gates if name in self._live["gates"]},
         )
+
+    def _price(self, target: Target, model: str) -> Mapping[str, str] | None:
+        price = self._plugins.runtime.prices.of(target, model)
+        if price is None:
+            return None
+        read, made = (f"{usd.normalize():f}" for usd in price.per_million())
+        return {"input": read, "output": made, "source": price.source}
 
     def _fallbacks(self, principal: Principal | None, model: str) -> Iterator[Fallback]:
         entry = self._router.entry(model)

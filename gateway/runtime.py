@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from gateway.admission import Admission
 from gateway.config import Config
 from gateway.dialects.models import Models
+from gateway.pricing.prices import Prices
 from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
 
@@ -96,6 +97,8 @@ class Runtime:
     """How many calls run at once at each provider and target, where that is limited."""
     models: Models = attrs.field(default=attrs.Factory(lambda self: _models(self.config), takes_self=True))
     """What upstream models can take: ``models.of(name)``."""
+    prices: Prices = attrs.field(default=attrs.Factory(lambda self: Prices(self.config), takes_self=True))
+    """What upstream models and exchanges cost: ``prices.of(target, model)``, ``prices.settle(exchange)``."""
     targets: Targets = attrs.field(
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )

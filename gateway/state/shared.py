@@ -122,9 +122,8 @@ class Shared:
             self._late.append(settlement)
 
     def _sent(self, settlement: Settlement, answer: Any) -> None:
-        if (
-            _failed(answer) and settlement[1][0]
-        ):  # its lease tells whether it was carried out; without one, once must do
+        # Its lease tells whether it was carried out; without one, once must do.
+        if _failed(answer) and settlement[1][0]:
             self._late.append(settlement)
 
     def _owe(self, meter: Meter, amount: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.anthropic_messages_reply import usage_of
 from gateway.dialects.anthropic_messages_stream import Decoder, Reader
+from gateway.dialects.anthropic_usage import usage_of
 from gateway.dialects.openai_chat import ERROR, PASS
 from gateway.dialects.sse import EventSplitter, parse_events
 from gateway.dialects.stream_error import StreamError
