@@ -14,15 +14,15 @@ from typing import Any, Literal
 import attrs
 
 from gateway.admission import Admission
-from gateway.config import Config, Document, Key, Timeouts, did_you_mean
+from gateway.config import Config, Document, Timeouts, did_you_mean
 from gateway.document import dotted
 from gateway.errors import ConfigError
 from gateway.exchange import Principal, Target
+from gateway.explain_limits import Limit, limits_of
 from gateway.plugins import Plugins
 from gateway.routing import Router, as_fallback
 from gateway.selection import matcher
 
-LIMITS = ("requests_per_minute", "tokens_per_minute", "max_concurrency")
 Rule = Literal["exact", "glob", "provider", "list", "default", "unknown", "nowhere"]
 
 
@@ -32,16 +32,6 @@ class Access:
 
     allowed: bool
     why: str
-
-
-@attrs.frozen
-class Limit:
-    """What the caller may use."""
-
-    name: str
-    value: int
-    """0 is no limit."""
-    where: str
 
 
 @attrs.frozen
@@ -164,13 +154,14 @@ class Explainer:
         access = self._access(principal, model)
         resolution, targets = await self._resolution(model, ask)
         status = 403 if not access.allowed else 404 if resolution.rule == "nowhere" else None
+        rate_limit = self._settings.get("rate_limit")
         return Explanation(
             key=principal.name if principal is not None else None,
             model=model,
             answer="refused" if status else "undecided" if resolution.rule == "unknown" else "forwarded",
             status=status,
             access=access,
-            limits=tuple(self._limits(principal)),
+            limits=tuple(limits_of(self._document, self._config, rate_limit, principal, model)),
             resolution=resolution,
             policies=tuple(self._policies(model)),
             targets=self._hops(model, targets),
@@ -206,19 +197,6 @@ class Explainer:
         if not self._document.table("keys", principal.name).get("models"):
             return Access(True, f"key '{principal.name}' may use all models: it has no {place}")
         return Access(True, f"'{decides}' matches, {place} ({where})")
-
-    def _limits(self, principal: Principal | None) -> Iterator[Limit]:
-        if "rate_limit" not in self._settings:
-            return
-        key: Key | None = None if principal is None else self._config.keys[principal.name]
-        for name in LIMITS:
-            path: tuple[str, ...] = ("plugins", "rate_limit", name)
-            value = getattr(self._settings["rate_limit"], name, 0)
-            if principal is not None and key is not None and (own := getattr(key, name)) is not None:
-                path, value = ("keys", principal.name, name), own
-            written = name in self._document.table(*path[:-1])
-            where = f"{dotted(path)} ({self._document.where(path)})" if written else f"default of {dotted(path[:-1])}"
-            yield Limit(name, value, where)
 
     async def _resolution(self, model: str, ask: bool) -> tuple[Resolution, Sequence[Target]]:
         targets, router = self._router.written(model), self._router

@@ -25,7 +25,8 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield ""
     yield f"access      {told.access.why}"
     for limit in told.limits:
-        yield f"limit       {limit.value or 'no limit of'} {_PER[limit.name]}, {limit.where}"
+        amount = f"{limit.value:,.12g}" if limit.value else "no limit of"
+        yield f"limit       {amount} {_PER.get(limit.name, limit.name)}, {limit.where}"
     if not told.limits:
         yield "limit       none: 'rate_limit' is not in the chain"
     yield f"resolution  {told.resolution.rule}: {told.resolution.why}"

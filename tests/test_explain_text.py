@@ -7,7 +7,8 @@ from typing import Any
 import attrs
 
 from gateway.config import Breaker, Retry
-from gateway.explain import Access, Cache, Explanation, Fallback, Hop, Limit, Policy, Resolution
+from gateway.explain import Access, Cache, Explanation, Fallback, Hop, Policy, Resolution
+from gateway.explain_limits import Limit
 from gateway.explain_text import text
 
 HOP = Hop(
