@@ -221,16 +221,18 @@ class Link:
             self._trouble = max(0.0, self._trouble - _FORGIVEN)
 
     def failed(self, pipe: Pipe, why: str, error: Exception) -> None:
+        if pipe is not self._pipe:  # an attempt to connect, which tells by itself
+            return
         self._failures[why] += 1
         self._trouble += 1
-        if pipe is self._pipe and self._trouble >= FAILURES:
+        if self._trouble >= FAILURES:
             self._open_breaker(error)
             # After a failover the same name may lead to another server: begin anew.
             self._failures["lost"] += pipe.close(str(error))
 
     def lost(self, pipe: Pipe, error: Exception, calls: int) -> None:
-        self._failures["lost"] += calls
         if pipe is self._pipe:
+            self._failures["lost"] += calls
             self._open_breaker(error)
 
     def collect(self) -> Iterator[Metric]:
