@@ -79,11 +79,11 @@ async def asked(plugin: cache.Plugin, exchange: Exchange) -> Reply | None:
 class Chain:
     """The plugin, walked through as the dispatcher does, in front of a provider that counts its calls."""
 
-    def __init__(self, configuration: Any = None, redis: Link | None = None, **settings: Any) -> None:
+    def __init__(self, configuration: Any = None, link: Link | None = None, **settings: Any) -> None:
         self.clock = Clock()
         self.calls = 0
         self.runtime = SimpleNamespace(
-            config=configuration or routes(), spawn=self._spawn, keep=lambda key, make: make(), redis=redis,
+            config=configuration or routes(), spawn=self._spawn, keep=lambda key, make: make(), redis=link,
             registry=CollectorRegistry(),
         )  # fmt: skip
         self.plugin = cache.Plugin(cache.Settings(**settings), self.runtime, self.clock)
