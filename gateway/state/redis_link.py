@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1
 from random import uniform
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -136,7 +137,6 @@ class Link:
             self._pipe = None
 
     async def _stay_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         pause = 0.0
         while True:
             try:
@@ -148,9 +148,9 @@ class Link:
                 continue
             self._take(pipe)
             self._tried.set()
-            since = loop.time()
+            since = monotonic()
             await self._watch()
-            lasted = loop.time() - since
+            lasted = monotonic() - since
             pause = 0.0 if lasted >= STABLE else min(pause * 2 or RETRY[0], _LONGEST)
             await asyncio.sleep(pause)
 
@@ -182,7 +182,7 @@ class Link:
             return
         self._pipe = pipe
         if self._told is not None:
-            log.info("Redis is back after %.1f s", asyncio.get_running_loop().time() - self._told)
+            log.info("Redis is back after %.1f s", monotonic() - self._told)
             self._told = None
             for callback in tuple(self.on_back):
                 try:
@@ -204,7 +204,7 @@ class Link:
         """Once until it is back."""
         self._reason = f"Redis is not reachable: {str(error) or repr(error)}"
         if self._told is None:
-            self._told = asyncio.get_running_loop().time()
+            self._told = monotonic()
             log.warning("%s", self._reason)
 
     def _open_breaker(self, error: Exception) -> None:
