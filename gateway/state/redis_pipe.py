@@ -31,6 +31,9 @@ class RedisUnavailable(Exception):
 class CommandError(Exception):
     """Redis refused a command: a mistake in the command or the script, or one that the user may not give."""
 
+    def __init__(self, said: str) -> None:
+        super().__init__(said.partition(", with args")[0])  # what follows repeats what was sent
+
     @property
     def code(self) -> str:
         """The first word of what Redis said: ``ERR``, ``WRONGTYPE``, ``NOPERM``, …"""
@@ -114,8 +117,8 @@ class Pipe(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while not self.closed and (reply := self._reader.gets()) is not self._nothing:
-                if not self._waiting:
-                    raise self._garbled(f"an answer nobody asked for: {reply!r}")
+                if not self._waiting:  # an error tells why the server does not want us
+                    raise self._garbled(str(reply) if type(reply) is CommandError else "answers nobody asked for")
                 self._answer(self._waiting.popleft(), reply, now)
         except self._garbled as error:
             self._lose(error)
