@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1
 from random import uniform
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -152,7 +153,6 @@ class Link:
             self._pipe = None
 
     async def _stay_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         pause = 0.0
         while True:
             try:
@@ -164,9 +164,9 @@ class Link:
                 continue
             self._take(pipe)
             self._tried.set()
-            since = loop.time()
+            since = monotonic()
             await self._watch()
-            lasted = loop.time() - since
+            lasted = monotonic() - since
             pause = 0.0 if lasted >= STABLE else min(pause * 2 or RETRY[0], _LONGEST)
             await asyncio.sleep(pause)
 
@@ -199,7 +199,7 @@ class Link:
             return
         self._pipe = pipe
         if self._told is not None:
-            log.info("Redis is back after %.1f s", asyncio.get_running_loop().time() - self._told)
+            log.info("Redis is back after %.1f s", monotonic() - self._told)
             self._told = None
             for callback in tuple(self.on_back):
                 try:
@@ -221,7 +221,7 @@ class Link:
         """Once until it is back."""
         self._reason = f"Redis is not reachable: {str(error) or repr(error)}"
         if self._told is None:
-            self._told = asyncio.get_running_loop().time()
+            self._told = monotonic()
             log.warning("%s", self._reason)
 
     def _open_breaker(self, error: Exception) -> None:
@@ -238,16 +238,18 @@ class Link:
             self._trouble = max(0.0, self._trouble - _FORGIVEN)
 
     def failed(self, pipe: Pipe, why: str, error: Exception) -> None:
+        if pipe is not self._pipe:  # an attempt to connect, which tells by itself
+            return
         self._failures[why] += 1
         self._trouble += 1
-        if pipe is self._pipe and self._trouble >= FAILURES:
+        if self._trouble >= FAILURES:
             self._open_breaker(error)
             # After a failover the same name may lead to another server: begin anew.
             self._failures["lost"] += pipe.close(str(error))
 
     def lost(self, pipe: Pipe, error: Exception, calls: int) -> None:
-        self._failures["lost"] += calls
         if pipe is self._pipe:
+            self._failures["lost"] += calls
             self._open_breaker(error)
 
     def collect(self) -> Iterator[Metric]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from gateway.state import redis_link, redis_pipe
@@ -21,6 +22,10 @@ from tests.support.redis import Redis, redis
 __all__ = ["impatient", "redis"]
 
 pytestmark = pytest.mark.usefixtures("impatient")
+SLOW = """
+local t = redis.call('TIME')
+repeat local n = redis.call('TIME') until (n[1] - t[1]) * 1000000 + n[2] - t[2] > tonumber(ARGV[1]) * 1000
+"""
 ADD = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
 
 
@@ -193,14 +198,13 @@ async def test_r48_paused_clients_open_the_breaker(link: Link, redis: Redis, cap
 
 
 async def test_a_slow_redis_opens_the_breaker_although_some_answers_come(link: Link, redis: Redis) -> None:
-    slow = link.script("local t = redis.call('TIME') repeat local n = redis.call('TIME') "
-                       "until (n[1] - t[1]) * 1000000 + n[2] - t[2] > 60000 return 1")  # fmt: skip
+    slow = link.script(SLOW)
     assert await link.call("PING") == b"PONG"
     for _ in range(20):
         for _ in range(5):
             await asyncio.wait([link.call("PING")])
         try:
-            await slow.call([])
+            await slow.call([], 60)
         except RedisUnavailable:
             await asyncio.sleep(0.05)
         if not link.up:
@@ -208,17 +212,27 @@ async def test_a_slow_redis_opens_the_breaker_although_some_answers_come(link: L
     pytest.fail("it stayed in use")
 
 
-async def test_a_busy_loop_of_ours_is_not_redis_s_fault(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_busy_loop_of_ours_is_not_redis_s_fault(redis: Redis, make: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def busy() -> None:
         time.sleep(0.08)  # noqa: ASYNC251  # that is the point
 
-    for _ in range(3):
-        answers = [link.call("PING") for _ in range(4)]
-        await busy()  # before they are sent …
-        await asyncio.sleep(0)
-        await busy()  # … and while their answers come
-        assert await asyncio.gather(*answers) == [b"PONG"] * 4
-    assert metric(link, "failures_total", why="timeout") == 0
+    async def run() -> None:
+        async with linked(redis.url) as link:
+            for _ in range(3):
+                answers = [link.call("PING") for _ in range(4)]
+                await busy()  # before they are sent …
+                await asyncio.sleep(0)
+                await busy()  # … and while their answers come
+                assert await asyncio.gather(*answers) == [b"PONG"] * 4
+            slow = link.script(SLOW)
+            await slow.call([], 1)  # Redis knows it now
+            asyncio.get_running_loop().call_soon(time.sleep, 0.08)  # and within the very turn that sends
+            await slow.call([], 15)
+            assert metric(link, "failures_total", why="timeout") == 0
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(run())
 
 
 async def test_r48_a_full_redis_is_left_alone_until_it_has_room(
