@@ -35,6 +35,7 @@ class Processes:
         self._link = link
         self._alive = f"{link.prefix}:alive"
         self._beat = link.script(BEAT)
+        self._refused = False
         self._reap = link.script(REAP)
 
     def lease(self, name: str) -> str:
@@ -53,7 +54,9 @@ class Processes:
             except RedisUnavailable:
                 pass  # the link has told; the next beat tells that we live
             except CommandError as error:
-                log.error("Redis refused a command of ours: %s", error)
+                if not self._refused:
+                    self._refused = True
+                    log.error("Redis refused a command of ours: %s", error)
 
     async def leave(self) -> None:
         """This one ends; it holds nothing any more."""
