@@ -103,7 +103,7 @@ async def test_closing_does_not_wait_for_a_thread_that_hangs(tmp_path: Path, mon
     database = Sqlite(tmp_path / "gateway.db")
     await database.open()
     assert database._reader is not None
-    hanging = asyncio.create_task(database._reader._execute(time.sleep, 0.6))
+    hanging = asyncio.create_task(database._reader._execute(time.sleep, 0.6))  # type: ignore[no-untyped-call]
     await asyncio.sleep(0.05)
     began = time.monotonic()
     await database.close()
