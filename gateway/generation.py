@@ -111,7 +111,10 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
     upstream = shared or Upstream(config.pool)
     upstream.configure(config.providers)
     targets = _targets(before, config)
-    runtime = plugins.Runtime(config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets)
+    runtime = plugins.Runtime(
+        config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets,
+        folder=source.path.parent,
+    )  # fmt: skip
     loaded = plugins.load(config, document, runtime, finder)
     started = False
     try:

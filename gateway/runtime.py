@@ -6,6 +6,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Coroutine, ItemsView
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ from gateway.targets import Targets
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from gateway.state.ledger import Ledger
     from gateway.upstream import Upstream
 
 log = logging.getLogger("hookgate")
@@ -78,6 +80,14 @@ class HookStats:
         return self._stats.copy().items()
 
 
+@attrs.define(eq=False)
+class Services:
+    """What plugins of one generation offer each other, set when they are made and to be used once it serves."""
+
+    ledger: Ledger | None = None
+    """The usage ledger, where the plugin ``ledger`` is in the chain."""
+
+
 @attrs.define
 class Runtime:
     """What a plugin is given: the configuration, the way out, and places to register things."""
@@ -99,6 +109,9 @@ class Runtime:
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )
     """What is known of each target: ``targets.of(target)``."""
+    services: Services = attrs.field(factory=Services)
+    folder: Path = Path()
+    """Where ``gateway.toml`` lies."""
     code: str = ""
     """The plugin's module; another one when its file has changed."""
     kept: Kept = attrs.field(factory=dict, repr=False)
