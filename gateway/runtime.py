@@ -6,6 +6,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Coroutine, ItemsView
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ from gateway.targets import Targets
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from gateway.state.ledger import Ledger
     from gateway.upstream import Upstream
 
 log = logging.getLogger("hookgate")
@@ -80,6 +82,14 @@ class HookStats:
         return self._stats.copy().items()
 
 
+@attrs.define(eq=False)
+class Services:
+    """What plugins of one generation offer each other, set when they are made and to be used once it serves."""
+
+    ledger: Ledger | None = None
+    """The usage ledger, where the plugin ``ledger`` is in the chain."""
+
+
 @attrs.define
 class Runtime:
     """What a plugin is given: the configuration, the way out, and places to register things."""
@@ -107,6 +117,9 @@ class Runtime:
     """The generation's ``gateway.routing.Router``, from ``on_startup`` on."""
     redis: Link | None = attrs.field(default=attrs.Factory(lambda self: link_to(self.config.state), takes_self=True))
     """The way to Redis, where ``[state] redis`` is set. Open from ``on_startup`` on."""
+    services: Services = attrs.field(factory=Services)
+    folder: Path = Path()
+    """Where ``gateway.toml`` lies."""
     code: str = ""
     """The plugin's module; another one when its file has changed."""
     kept: Kept = attrs.field(factory=dict, repr=False)
