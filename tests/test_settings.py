@@ -13,6 +13,7 @@ import tomli
 
 from gateway import settings
 from gateway.document import Document
+from gateway.pricing import settings as prices
 from gateway.settings import (
     DEFAULT_CHAIN,
     Admin,
@@ -29,7 +30,12 @@ from gateway.settings import (
 )
 
 SHIPPED = Path(__file__).parents[1] / "gateway.toml"
-CLASSES = [cls for cls in vars(settings).values() if attrs.has(cls) and cls.__module__ == settings.__name__]
+CLASSES = [
+    cls
+    for module in (settings, prices)
+    for cls in vars(module).values()
+    if attrs.has(cls) and cls.__module__ == module.__name__
+]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -44,9 +50,10 @@ def test_every_field_is_followed_by_its_meaning(cls: type) -> None:
     }  # fmt: skip
     # The tables of Config are documented by their own classes.
     tables = {"server", "admin", "plugins", "pool", "retry", "breaker", "state", "keys", "providers", "models"} | {
-        "capabilities"
+        "capabilities",
+        "prices",
     }
-    assert documented == set(attrs.fields_dict(cls)) - (tables if cls is Config else set())
+    assert documented == set(inspect.get_annotations(cls)) - (tables if cls is Config else set())
     assert cls.__doc__
 
 

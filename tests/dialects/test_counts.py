@@ -10,7 +10,8 @@ from gateway.dialects.counts import count, tier
 
 
 @pytest.mark.parametrize(
-    ("value", "tokens"), [(0, 0), (7, 7), (1 << 70, 1 << 70), (-1, None), (True, None), (1.0, None), ("7", None), (None, None)]
+    ("value", "tokens"),
+    [(0, 0), (7, 7), (1 << 70, 1 << 70), (-1, None), (True, None), (1.0, None), ("7", None), (None, None)],
 )
 def test_a_count_is_a_whole_number(value: Any, tokens: int | None) -> None:
     assert count(value) == tokens
