@@ -24,7 +24,8 @@ KEYS = f"[keys.alice]\nsha256 = '{DIGESTS[0]}'\n"
 MENTIONED = [
     "default_provider", "[plugins.rate_limit]", "requests_per_minute", "[keys.alice]", "sha256", "models =",
     "tokens_per_minute", "max_concurrency", "[providers.agents]", "type =", "url =", '[models."gpt-4o"]', "targets = [",
-    "    {", "]", "fallbacks",
+    "    {", "]", "fallbacks", '[prices.models."openai/gpt-5*"]', "input = 1.25", "cached_input", "output = 10",
+    "flex = ",
 ]  # fmt: skip
 
 Load = Callable[..., tuple[Config, list[str]]]
@@ -91,6 +92,7 @@ def test_what_the_shipped_file_only_mentions_is_right(read: Load) -> None:
     assert config.keys["alice"].models == ("gpt-*", "llama3")
     assert config.models["gpt-4o"].targets == (Target("openai", "gpt-4o", 3, 20), Target("ollama", "gpt-4o"))
     assert config.plugins.tables == {"rate_limit": {"requests_per_minute": 600}}
+    assert config.prices.models["openai/gpt-5*"].input == 1.25
 
 
 def test_an_empty_file_is_a_configuration(read: Load) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.document import Document
+from gateway.document import Document, dotted
 from gateway.pricing import genai, price_file
 from gateway.pricing.settings import FREE_TYPES
 from gateway.structure import did_you_mean
@@ -24,7 +24,7 @@ def check_prices(document: Document, config: Config) -> None:
     for path, kind in document.find("prices", "free", "*"):
         if isinstance(kind, str) and kind not in types:
             hint = did_you_mean(kind, types)
-            document.warn(path, f"prices.free: no provider is of type '{kind}'.{hint}")
+            document.warn(path, f"{dotted(path)}: no provider is of type '{kind}'.{hint}")
 
 
 def _read(document: Document, config: Config) -> None:

@@ -24,7 +24,9 @@ class Listed:
     """A list of prices. What is not given costs what the next more general kind does."""
 
     input: float | None = _usd()
+    """All that is sent, but for what is listed apart."""
     output: float | None = _usd()
+    """All that is answered, likewise."""
     cached_input: float | None = _usd()
     """Input read from the provider's cache; ``input`` if not given."""
     cache_write: float | None = _usd()
@@ -32,9 +34,13 @@ class Listed:
     cache_write_1h: float | None = _usd()
     """Input kept there for an hour; ``cache_write`` if not given."""
     audio_input: float | None = _usd()
+    """Sound; ``input`` if not given."""
     audio_output: float | None = _usd()
+    """Sound; ``output`` if not given."""
     image_input: float | None = _usd()
+    """Pictures; ``input`` if not given."""
     image_output: float | None = _usd()
+    """Pictures; ``output`` if not given."""
     reasoning: float | None = _usd()
     """Output that is thought; ``output`` if not given."""
     per_request: float | None = _usd()
@@ -83,8 +89,11 @@ class ModelPrice(Variant):
     discount on what the other sources say."""
 
     batch: Variant | None = None
+    """What the provider says it served as ``batch``; at the usual prices if not given. So are the next ones."""
     flex: Variant | None = None
+    """Slower and cheaper."""
     priority: Variant | None = None
+    """Sooner and dearer."""
     fast: Variant | None = None
     """Anthropic's fast mode."""
     max_output_tokens: int | None = attrs.field(default=None, validator=optional(ge(1)))
@@ -94,7 +103,7 @@ class ModelPrice(Variant):
 
     def __attrs_post_init__(self) -> None:
         if self.factor is None and (self.input is None or self.output is None):
-            raise ValueError("'input' and 'output' are needed (0 is nothing), or a 'factor'.")
+            raise ValueError("needs 'input' and 'output' (0 is nothing), or a 'factor'.")
 
 
 @attrs.frozen(kw_only=True)

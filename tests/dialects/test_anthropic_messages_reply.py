@@ -63,10 +63,10 @@ def test_recorded_answers_survive_both_ways(test_data: Recordings) -> None:
             count += 1
             message = json.loads(each.response)
             chat = reply_to_chat(message)
+            used = usage_of(message)
+            assert used is not None
             # OpenAI has no words for the rest.
-            said = usage_of(message)
-            assert said is not None
-            assert read_usage(chat) == attrs.evolve(said, cache_write_1h_tokens=None, service_tier=None)
+            assert read_usage(chat) == attrs.evolve(used, cache_write_1h_tokens=None, service_tier=None)
             back = reply_from_chat(chat, each.request_json)
             assert {field: back[field] for field in kept} == {field: message[field] for field in kept}
             assert back["usage"].items() <= message["usage"].items()

@@ -96,6 +96,14 @@ def test_recordings_pass_the_reader_to_the_end(test_data: Recordings) -> None:
         assert reader.usage.output_tokens == usage_of(last).output_tokens  # type: ignore[union-attr]
 
 
+def test_what_prices_need_is_told_by_a_stream_as_by_a_message(test_data: Recordings) -> None:
+    (answer,) = test_data.interactions("anthropic-stream-server-web-search")
+    decoder = Decoder()
+    decoder.feed(answer.response)
+    for used in (read(answer.response).usage, decoder.usage):
+        assert used == Usage(10423, 341, 0, 0, cache_write_1h_tokens=0, web_searches=1, service_tier="standard")
+
+
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_recordings_in_small_pieces_are_the_same(test_data: Recordings, size: int) -> None:
     for name, stream in recorded(test_data).items():

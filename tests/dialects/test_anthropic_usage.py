@@ -47,7 +47,6 @@ def test_the_tier_is_the_provider_s_word_and_fast_mode_one_of_its_own(told: dict
 
 
 def test_searches_of_the_provider_are_counted() -> None:
-    assert usage_of({"usage": COUNTS | {"server_tool_use": {"web_search_requests": 3}}}) == Usage(
-        7, 8, 4, 2, web_searches=3
-    )
-    assert usage_of({"usage": COUNTS | {"server_tool_use": None}}) == Usage(7, 8, 4, 2)
+    told: dict[str, Any] = COUNTS | {"server_tool_use": {"web_search_requests": 3}}
+    assert usage_of({"usage": told}) == Usage(7, 8, 4, 2, web_searches=3)
+    assert usage_of({"usage": told | {"server_tool_use": None}}) == Usage(7, 8, 4, 2)
