@@ -141,6 +141,7 @@ class Attempts:
         try:
             reply = await self._answer(exchange, target, call)
         except UpstreamError as error:
+            exchange.sent = False
             self._failed(exchange, target, state, turn, began, error)
             leave_all(gates)
             raise
@@ -220,6 +221,9 @@ class _Course:
     async def after(self, error: UpstreamError, failed: Target, state: TargetState) -> Target:
         """The target to call next, when it may be. Raises ``error`` where the gateway is done trying."""
         verdict = self._verdict(error)
+        drain = self._exchange.drain
+        if drain is not None and drain.begun:
+            raise error  # nobody waits for another answer
         if len(self._exchange.tried) >= self._attempts._retry.attempts:
             verdict = _NOTHING_MORE
         target = await self._other() if verdict.fallback else None

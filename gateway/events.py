@@ -90,6 +90,11 @@ class EventStream:
         """What the provider reported up to now."""
         return self.reader.usage
 
+    @property
+    def counted(self) -> bool:
+        """The answer has come to its end: what is reported is all of it."""
+        return self.reader.done or self.reader.finished
+
     async def blocks(self) -> AsyncIterator[bytes]:
         """Whole events, as many as each upstream read completed.
 

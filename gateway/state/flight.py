@@ -302,6 +302,12 @@ class Reader:
         return self._stream.usage
 
     @property
+    def counted(self) -> bool:
+        """It is all of the answer that ``usage`` tells of."""
+        events = self._stream.events
+        return events is not None and bool(events.counted)
+
+    @property
     def delivered(self) -> bool:
         """All there is has been written to this client: it asked for more behind the terminal marker."""
         stream = self._stream

@@ -56,7 +56,7 @@ def per_million(prices: Prices, target: Target, model: str | None = None) -> tup
     return None if price is None else (float(price.per_million()[0]), float(price.per_million()[1]))
 
 
-LISTED = {
+LISTED: dict[str, dict[str, Any]] = {
     "gpt-4o": {"input_cost_per_token": 3e-06, "output_cost_per_token": 4e-06, "litellm_provider": "openai"},
     "groq/llama": {"input_cost_per_token": 5e-06, "output_cost_per_token": 6e-06, "litellm_provider": "groq"},
     "home/own": {"input_cost_per_token": 7e-06, "output_cost_per_token": 8e-06},
@@ -163,8 +163,8 @@ def test_what_clients_name_is_remembered_in_bounds(tmp_path: Path, monkeypatch: 
 
 
 def test_a_price_that_depends_on_the_time_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    always = {"input_cost_per_token": 1e-06, "windows": [{"hours_utc": "00:00-00:00"}]}
-    table = {"a": LISTED["gpt-4o"], "b": {**LISTED["gpt-4o"], "off_peak_pricing": always}}
+    always: Any = {"input_cost_per_token": 1e-06, "windows": [{"hours_utc": "00:00-00:00"}]}
+    table: Any = {"a": LISTED["gpt-4o"], "b": {**LISTED["gpt-4o"], "off_peak_pricing": always}}
     fixed, changing = Target("openai", "a"), Target("openai", "b")
     prices = make(tmp_path, "", table)
     assert prices.of(changing, None) is prices.of(changing, None)
