@@ -114,13 +114,16 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
     targets = _targets(before, config)
     redis = _redis(before, config)
     runtime = plugins.Runtime(
-        config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets, redis=redis
-    )
+        config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets, redis=redis,
+        folder=source.path.parent,
+    )  # fmt: skip
     loaded = plugins.load(config, document, runtime, finder)
     started = False
     try:
         document.raise_problems()
         router = Router(config, loaded)
+        for each in loaded.loaded:
+            each.runtime.router = router
         dispatcher = Dispatcher(config, loaded, router, host.watchdog)
         runtime.registry.register(host.reloads)
         if redis is not None:

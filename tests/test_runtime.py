@@ -3,12 +3,15 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from time import perf_counter
 
 import pytest
 
 from gateway import Runtime, config
 from gateway.runtime import HookStats
+from gateway.state.database import connect
+from gateway.state.ledger import Counts, Ledger
 from gateway.upstream import Upstream
 
 
@@ -56,3 +59,12 @@ def test_hook_times_go_on_and_those_of_lost_plugins_go() -> None:
     after = HookStats(before)
     assert after.stat("a", "on_request").runs == 1
     assert [key for key, _ in after.items()] == [("a", "on_request")]
+
+
+async def test_what_one_plugin_offers_all_find(upstream: Upstream, tmp_path: Path) -> None:
+    runtime = Runtime(config.Config(), upstream, folder=tmp_path)
+    asks = runtime.named("rate_limit", "")
+    assert asks.services.ledger is None
+    runtime.named("ledger", "").services.ledger = ledger = Ledger(connect(None, asks.folder), Counts())
+    assert asks.services.ledger is ledger
+    assert ledger.database.name == f"sqlite:///{tmp_path}/gateway.db"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from gateway.state.processes import Processes
 from gateway.state.redis_pipe import Command, CommandError, Pipe, RedisUnavailable
 from gateway.state.redis_url import parse
 
@@ -48,7 +49,10 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
 
 
 class Script:
-    """A Lua script. Only its digest is sent; where Redis does not know it (any more), the text follows by itself."""
+    """A Lua script. Only its digest is sent; where Redis does not know it (any more), the text follows by itself.
+
+    Each new connection begins by loading all of them, so that calls are carried out in the order they are made in.
+    """
 
     def __init__(self, link: Link, text: str) -> None:
         self._link = link
@@ -79,6 +83,7 @@ class Link:
         self._url = state.redis
         self._timeout = state.redis_timeout
         self._key = (state.redis.reveal(), state.redis_timeout, state.redis_prefix)
+        self._scripts: set[str] = set()
         self._pipe: Pipe | None = None  # only while the breaker is closed
         self._trouble = 0.0
         self._told: float | None = None
@@ -89,6 +94,9 @@ class Link:
         self._failures: Counter[str] = Counter({"timeout": 0, "refused": 0, "lost": 0, "skipped": 0})
         self._counts = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
+        self.processes = Processes(self)
+        """Who else uses this Redis."""
+        self._beats: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
@@ -120,18 +128,26 @@ class Link:
             self.call(*command, again=again).add_done_callback(_tell_refusal)
 
     def script(self, text: str) -> Script:
+        self._scripts.add(text)
+        if self.up:
+            self.fire("SCRIPT", "LOAD", text)
         return Script(self, text)
 
     async def open(self) -> None:
         """Connect, and stay connected until ``close``. Not to be reached is a warning."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._stay_connected(), name="redis")
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._stay_connected(), name="redis")
+            await self._tried.wait()
+            await self.processes.try_to_beat()
+            self._beats = loop.create_task(self.processes.run(), name="redis beats")
         await self._tried.wait()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await _ended(self._beats)
+        if self._pipe is not None:
+            await self.processes.leave()
+        await _ended(self._task)
         if self._pipe is not None:
             self._pipe.close("the gateway is stopping")
             self._pipe = None
@@ -161,7 +177,8 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 pipe = await address.connect(lambda: Pipe(self, self._timeout))
-                await asyncio.gather(*map(pipe.send, (*address.greeting, self._probe)))
+                scripts = [("SCRIPT", "LOAD", text) for text in self._scripts]
+                await asyncio.gather(*map(pipe.send, (*address.greeting, self._probe, *scripts)))
         except BaseException as error:
             if pipe is not None:
                 pipe.close(str(error))
@@ -252,6 +269,12 @@ class Link:
             buckets.append((bound, float(below)))
         trips.add_metric([], buckets, self._seconds)
         yield trips
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _tell_refusal(future: Future) -> None:

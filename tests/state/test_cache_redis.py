@@ -161,7 +161,7 @@ async def test_what_somebody_else_put_there_is_a_miss(
 async def test_a_user_that_may_not_write_there_is_told_of_once(
     redis: Redis, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    redis.ask("ACL", "SETUSER", "bob", "on", ">safe", "~hookgate:probe", "+@all")
+    redis.ask("ACL", "SETUSER", "bob", "on", ">safe", "~hookgate:probe", "~hookgate:alive", "+@all")
     dropped = Dropped()
     url = redis.url.replace("//", "//bob:safe@")
     async with linked(url) as link, running(link, clock, dropped) as tier:
