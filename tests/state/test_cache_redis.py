@@ -118,7 +118,7 @@ async def test_r48_without_redis_all_is_a_miss_and_nothing_waits(
     redis: Redis, clock: Clock, caplog: pytest.LogCaptureFixture, trouble: str
 ) -> None:
     dropped = Dropped()
-    async with linked(redis.url) as link, running(link, clock, dropped) as tier:
+    async with linked(redis.url, 0.1) as link, running(link, clock, dropped) as tier:
         tier.offer("k", entry())
         await found(tier, "k", entry())
         redis.kill() if trouble == "killed" else redis.stop()
@@ -126,7 +126,7 @@ async def test_r48_without_redis_all_is_a_miss_and_nothing_waits(
         for _ in range(100):
             assert await tier.read("k") is None
             tier.offer("lost", entry())
-        assert time.perf_counter() - began < 2, "five times 40 ms, and not a hundred times"
+        assert time.perf_counter() - began < 5, "five times 100 ms, and not a hundred times"
         await until(lambda: dropped.count)
         assert not link.up
         redis.restart()
@@ -137,13 +137,13 @@ async def test_r48_without_redis_all_is_a_miss_and_nothing_waits(
 
 
 async def test_a_stop_does_not_wait_for_a_redis_that_hangs(redis: Redis, clock: Clock) -> None:
-    async with opened(redis.url, clock) as tier:
+    async with opened(redis.url, clock, patience=0.1) as tier:
         redis.stop()
         for number in range(50):
             tier.offer(str(number), entry())
         began = time.perf_counter()
         await tier.close()
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 1.9
 
 
 async def test_what_somebody_else_put_there_is_a_miss(
