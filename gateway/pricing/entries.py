@@ -31,6 +31,7 @@ _TIERS = {"batches": "batch"}
 """What LiteLLM calls a tier, where its providers have another word."""
 _NAMES = "|".join(sorted(_RATES, key=len, reverse=True))  # one begins with another
 _FIELD = re.compile(rf"({_NAMES})(?:_above_(\d+)k_tokens)?(?:_(batches|flex|priority|ultrafast))?")
+_PER = "_cost_per_"
 _SEARCHES = "search_context_cost_per_query"
 _SPECIAL = ("tiered_pricing", "off_peak_pricing", "provider_specific_entry", _SEARCHES)
 _Sheet = dict[str, Decimal]
@@ -40,7 +41,7 @@ _Sheets = dict[tuple[str, int], _Sheet]
 
 def is_price(name: str) -> bool:
     """Whether a field of the list tells what ``price_of`` looks at."""
-    return name in _SPECIAL or _FIELD.fullmatch(name) is not None
+    return name in _SPECIAL or _PER in name or _FIELD.fullmatch(name) is not None
 
 
 def mistake(entry: Any) -> str | None:
@@ -57,10 +58,10 @@ def mistake(entry: Any) -> str | None:
 
 
 def price_of(key: str, entry: Mapping[str, Any], now: datetime) -> Price | None:
-    """A checked entry's price now; ``None`` if it has none for tokens: seconds or characters are not counted."""
+    """A checked entry's price now; ``None`` if it is not for tokens: pictures or seconds are not counted."""
     sheets = _sheets(entry)
     usual = sheets.setdefault(("", 0), {})
-    if not usual.keys() & {"input", "output", "image_output", "audio_output"}:
+    if not usual.keys() & {"input", "output", "image_output", "audio_output"} or _asks_for_else(entry, usual):
         return None
     usual |= _searches(entry.get(_SEARCHES))
     off_peak = entry.get("off_peak_pricing")
@@ -132,6 +133,11 @@ def _searches(each: Any) -> _Sheet:
     """Of the sizes a search may have: no provider that counts searches has more than one price."""
     usd = each.get("search_context_size_medium") if isinstance(each, dict) else None
     return {"per_search": _usd(usd)} if _is_amount(usd) else {}
+
+
+def _asks_for_else(entry: Mapping[str, Any], usual: _Sheet) -> bool:
+    """Tokens are listed at zero, and something else is not: a search of Cohere's, a picture."""
+    return not any(usual.values()) and any(_PER in name and _is_amount(each) and each for name, each in entry.items())
 
 
 def _without_tiers(tier: Mapping[str, Any]) -> dict[str, Any]:

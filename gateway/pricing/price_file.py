@@ -43,6 +43,8 @@ def entry_for(
 ) -> tuple[str, dict[str, Any]] | None:
     """The model's entry with its key: under the provider's own name, under one of its vendor's, or the model's alone if
     the entry says it is of this vendor."""
+    if model.startswith("ft:"):
+        model = ":".join(model.split(":")[:2])  # ft:MODEL:ORGANISATION:NAME:ID is listed as ft:MODEL
     keys = [f"{provider}/{model}", *(vendor.keys(model) if vendor is not None else ())]
     for key in keys:
         if key in table:

@@ -116,10 +116,19 @@ def test_a_model_that_makes_pictures_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [{}, {"input_cost_per_second": 1.0}, {"output_cost_per_image": 1.0}, {"cache_read_input_token_cost": 1.0}]
-)
+    "entry",
+    [
+        {}, {"input_cost_per_second": 1.0}, {"output_cost_per_image": 1.0}, {"cache_read_input_token_cost": 1.0},
+        {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "input_cost_per_query": 0.002},
+    ],
+)  # fmt: skip
 def test_what_does_not_price_tokens_has_no_price(entry: dict[str, Any]) -> None:
     assert price_of("m", entry, NOON) is None
+
+
+def test_what_costs_nothing_at_all_has_a_price() -> None:
+    price = price_of("m", {"input_cost_per_token": 0.0, "output_cost_per_token": 0, "output_cost_per_image": 0}, NOON)
+    assert price is not None and price.cost(Usage(100, 10)) == 0
 
 
 def test_limits_are_told_where_they_are_numbers() -> None:
@@ -133,8 +142,7 @@ def test_limits_are_told_where_they_are_numbers() -> None:
     [
         ("input_cost_per_token", True), ("input_cost_per_token_above_200k_tokens_priority", True),
         ("cache_creation_input_token_cost_above_1hr_above_272k_tokens_flex", True), ("tiered_pricing", True),
-        ("input_cost_per_token_above_200k", False), ("input_cost_per_character", False), ("max_tokens", False),
-        ("input_cost_per_token_decisions", False),
+        ("input_cost_per_second", True), ("max_tokens", False), ("supports_vision", False), ("source", False),
     ],
 )  # fmt: skip
 def test_which_fields_matter(name: str, kept: bool) -> None:

@@ -56,7 +56,7 @@ def per_million(prices: Prices, target: Target, model: str | None = None) -> tup
     return None if price is None else (float(price.per_million()[0]), float(price.per_million()[1]))
 
 
-LISTED: dict[str, dict[str, Any]] = {
+LISTED: dict[str, Any] = {
     "gpt-4o": {"input_cost_per_token": 3e-06, "output_cost_per_token": 4e-06, "litellm_provider": "openai"},
     "groq/llama": {"input_cost_per_token": 5e-06, "output_cost_per_token": 6e-06, "litellm_provider": "groq"},
     "home/own": {"input_cost_per_token": 7e-06, "output_cost_per_token": 8e-06},
