@@ -26,13 +26,19 @@ def used(exchange: Exchange, reply: Reply | None) -> Usage | None:
     reported, whole = _reported(exchange, reply)
     if whole or exchange.target is None or not is_metered(exchange.surface):
         return reported
-    answered = exchange.outcome == "ok" and exchange.status < 400
-    if not (answered or exchange.sent or exchange.committed):
+    if not _is_paid(exchange, reply):
         return reported
     made = _made(exchange, reply)
     if reported is None:
         return Usage(_asked(exchange), made, provenance="estimated")
     return _completed(reported, made, exchange)
+
+
+def _is_paid(exchange: Exchange, reply: Reply | None) -> bool:
+    """Whether a provider has worked for it, as far as anybody knows."""
+    if exchange.outcome == "ok":
+        return reply is not None and reply.status < 400
+    return exchange.committed or (exchange.sent and exchange.outcome != "upstream_failed")
 
 
 def is_metered(surface: Surface) -> bool:
@@ -55,7 +61,7 @@ def _reported(exchange: Exchange, reply: Reply | None) -> tuple[Usage | None, bo
 def _completed(reported: Usage, made: int, exchange: Exchange) -> Usage:
     """A report that broke off. Gemini's grows with the answer, Anthropic's begins with the input and little else."""
     output = reported.output_tokens
-    if output is None or reported.provenance == "partial":
+    if not output or reported.provenance == "partial":
         output = max(output or 0, made)
     given = reported.input_tokens
     return attrs.evolve(
