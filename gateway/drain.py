@@ -46,6 +46,8 @@ class Drain:
     async def finish(self, reply: Reply | None) -> None:
         """Read what is left of the answer where the client left in the midst of it. Raises nothing but cancellation."""
         exchange = self._exchange
+        if self.begun and exchange.outcome != "ok":
+            exchange.outcome = "client_gone"  # also where the provider broke off before it was noticed
         try:
             if reply is not None and reply.stream is not None and reply.events is not None and self._is_left():
                 await self._read(reply)

@@ -1,8 +1,8 @@
 """How much a model has said in a stream, from a few of its blocks: nothing is counted while it passes.
 
-The first block is kept and, evenly spread over the rest, 8 to 15 more. What they hold is held against the bytes that
-were sent. Measured on the recorded streams of nine vendors, cut anywhere behind their first third: 21 % off in the mean
-of the streams, 18 % if all of their text were known; streams of one token an event are off by 5 %.
+The first block is kept and, evenly spread over the rest, up to 15 more. What they hold is set against the bytes that
+were sent. On recorded streams of nine vendors, cut anywhere behind their first third, that is 20 % off in the mean of
+the streams (17 % if all of their text were read): 1 to 9 % where each event is a token, 20 to 40 % where several are.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _UNUSUAL = 4  # times the usual length
 class Sample:
     """Blocks of one stream on its way to the client."""
 
-    __slots__ = ("_blocks", "_first", "_first_size", "_stride")
+    __slots__ = ("_blocks", "_first", "_stride")
 
     def __init__(self) -> None:
         self._first = b""
-        self._first_size = 0
         self._blocks: list[bytes] = []
         self._stride = 1
 
     def take(self, block: bytes) -> int:
         """Keep ``block``. Returns how many blocks on the next one is wanted."""
-        if not self._first_size:
-            self._first, self._first_size = _cut(block), len(block)
-            return 1
+        if not self._first:
+            self._first = _cut(block)
+            rest = block[len(self._first) :]
+            return self.take(rest) if rest else 1
         self._blocks.append(_cut(block))
         wait = self._stride
         if len(self._blocks) == _MOST:
@@ -49,9 +49,9 @@ class Sample:
         first, rest = said_in(self._first), [words for block in self._blocks for words in said_in(block)]
         if not first and not rest:
             return 0
-        events = len(first) * self._first_size / len(self._first)
+        events: float = len(first)  # it is whole, and holds the opening of the stream, which no other block is like
         if rest:
-            events += len(rest) * (sent - self._first_size) / sum(map(len, self._blocks))
+            events += len(rest) * (sent - len(self._first)) / sum(map(len, self._blocks))
         return round(events * _tokens_an_event([*first, *rest]))
 
 
