@@ -64,7 +64,6 @@ def test_hook_times_go_on_and_those_of_lost_plugins_go() -> None:
 async def test_what_one_plugin_offers_all_find(upstream: Upstream, tmp_path: Path) -> None:
     runtime = Runtime(config.Config(), upstream, folder=tmp_path)
     asks = runtime.named("rate_limit", "")
-    assert asks.services.ledger is None
     runtime.named("ledger", "").services.ledger = ledger = Ledger(connect(None, asks.folder), Counts())
     assert asks.services.ledger is ledger
     assert ledger.database.name == f"sqlite:///{tmp_path}/gateway.db"

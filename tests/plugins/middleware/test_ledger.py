@@ -41,7 +41,7 @@ class Kept:
         runtime = Runtime(config.Config(), None, folder=folder)  # type: ignore[arg-type]  # it calls nobody
         self.plugin = ledger.Plugin(ledger.Settings(**settings), runtime)
         self._rows: list[Row] = []
-        self.plugin._ledger.add = self._rows.append  # type: ignore[method-assign]
+        self.plugin._ledger.add = self._rows.append
 
     def finish(self, **facts: Any) -> list[Row]:
         self.plugin.on_finish(finished_exchange(**facts))
