@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 from gateway.admission import Admission
 from gateway.config import Config
 from gateway.dialects.models import Models
+from gateway.pricing.prices import Prices
+from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
 
 if TYPE_CHECKING:
@@ -105,10 +107,16 @@ class Runtime:
     """How many calls run at once at each provider and target, where that is limited."""
     models: Models = attrs.field(default=attrs.Factory(lambda self: _models(self.config), takes_self=True))
     """What upstream models can take: ``models.of(name)``."""
+    prices: Prices = attrs.field(default=attrs.Factory(lambda self: Prices(self.config), takes_self=True))
+    """What upstream models and exchanges cost: ``prices.of(target, model)``, ``prices.settle(exchange)``."""
     targets: Targets = attrs.field(
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )
     """What is known of each target: ``targets.of(target)``."""
+    router: Any = None
+    """The generation's ``gateway.routing.Router``, from ``on_startup`` on."""
+    redis: Link | None = attrs.field(default=attrs.Factory(lambda self: link_to(self.config.state), takes_self=True))
+    """The way to Redis, where ``[state] redis`` is set. Open from ``on_startup`` on."""
     services: Services = attrs.field(factory=Services)
     folder: Path = Path()
     """Where ``gateway.toml`` lies."""
