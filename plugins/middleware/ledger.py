@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from gateway import Duration, Exchange, Runtime, Usage, hookimpl
 from gateway.errors import GatewayError, PluginError
+from gateway.pricing.prices import Prices
 from gateway.state.database import DEFAULT, DatabaseError, connect
 from gateway.state.ledger import Counts, Ledger
 from gateway.state.rows import Row
@@ -57,11 +58,13 @@ class Plugin:
         # Kept over reloads, so that no row is lost in one; where it is another's place, another.
         self._ledger = runtime.keep(place, lambda: Ledger(connect(url, runtime.folder), counts))
         runtime.services.ledger = self._ledger
+        self._prices = runtime.prices
         self._opened = False
 
     @hookimpl
     async def on_startup(self, runtime: Runtime) -> None:
         ledger, settings = self._ledger, self._settings
+        await runtime.prices.load()
         try:
             await ledger.open()
         except DatabaseError as error:
@@ -99,7 +102,7 @@ class Plugin:
                 None if error is None else error.code if isinstance(error, GatewayError) else type(error).__name__,
                 exchange.cache,
                 *(_NOTHING if usage is None else _used(usage)),
-                _cost(exchange),
+                _cost(exchange, self._prices),
                 (finished - started) * 1000,
                 (first_byte - started) * 1000 if first_byte else None,
                 max(0.0, (first_byte or finished) - started - exchange.upstream_seconds) * 1000,
@@ -127,8 +130,10 @@ def _used(usage: Usage) -> tuple[int | None, int | None, int | None, int | None,
     )  # fmt: skip
 
 
-def _cost(exchange: Exchange) -> int | None:
-    """Nano-dollars. Where nobody was called, nothing was spent."""
-    if not exchange.tried or exchange.cache in ("hit", "coalesced"):
+def _cost(exchange: Exchange, prices: Prices) -> int | None:
+    """Nano-dollars. A call that was not made, did not get there or failed before it used anything cost nothing."""
+    if not exchange.tried:
         return 0
-    return getattr(exchange, "cost", None)  # COST: the exchange's own, once it has one
+    if exchange.usage is None and (not exchange.sent or exchange.outcome == "upstream_failed"):
+        return 0
+    return prices.settle(exchange)

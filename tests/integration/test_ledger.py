@@ -159,4 +159,4 @@ async def test_a_database_that_is_killed_costs_neither_an_answer_nor_a_row(
     await gateway.stop()
     found = (await asyncio.to_thread(postgres.query, "SELECT request_id FROM hookgate_ledger")).split()
     assert Counter(found) == Counter(ids)
-    assert gateway.stderr.count("WARNING") == 1
+    assert gateway.stderr.count("WARNING hookgate: ledger") == 1

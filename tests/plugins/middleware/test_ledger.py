@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
-from gateway import Exchange, Principal, Runtime, Surface, Usage, config, surfaces
+from gateway import Principal, Runtime, Surface, Usage, config, surfaces
 from gateway.errors import ConfigError, PluginError, Unauthenticated
 from gateway.state.rows import Row
 from gateway.testing import LocalGateway, fetch, fetch_chat
@@ -85,7 +85,7 @@ def test_a_row_tells_who_asked_for_what_and_what_it_used(kept: Kept) -> None:
 def test_what_is_not_known_is_none(kept: Kept) -> None:
     (row,) = kept.finish(
         usage=None, principal=None, model=None, target=None, first_byte=0.0, status=0, outcome="client_gone",
-        error=asyncio.CancelledError(), cache=None,
+        error=asyncio.CancelledError(), cache=None, sent=True,
     )  # fmt: skip
     known = {name for name, value in attrs.asdict(row).items() if value is not None}
     assert known == {
@@ -103,26 +103,18 @@ def test_without_request_ids_of_clients_the_own_one_is_both(kept: Kept) -> None:
 @pytest.mark.parametrize(
     ("facts", "cost"),
     [
-        ({}, None), ({"tried": []}, 0), ({"cache": "hit", "tried": []}, 0), ({"cache": "coalesced"}, 0),
-        ({"outcome": "upstream_failed"}, None),
+        ({"cost": 1_500_000}, 1_500_000), ({}, None), ({"usage": None, "sent": True}, None), ({"tried": []}, 0),
+        ({"cache": "hit", "tried": []}, 0), ({"cache": "coalesced"}, 0), ({"usage": None, "sent": False}, 0),
+        ({"usage": None, "sent": True, "outcome": "upstream_failed"}, 0),
+        ({"cost": 7, "sent": True, "outcome": "upstream_failed"}, 7),
     ],
-    ids=["unknown", "nobody called", "hit", "coalesced", "called in vain"],
+    ids=[
+        "known", "no price", "no usage", "not called", "hit", "coalesced", "called in vain", "failed", "broke off",
+    ],
 )  # fmt: skip
-def test_where_nobody_was_called_nothing_was_spent(kept: Kept, facts: dict[str, Any], cost: int | None) -> None:
+def test_the_cost_is_what_is_known_of_it(kept: Kept, facts: dict[str, Any], cost: int | None) -> None:
     (row,) = kept.finish(**facts)
     assert row.cost_nano == cost
-
-
-class Priced(Exchange):
-    __slots__ = ()
-    cost = 1_500_000
-
-
-def test_the_exchange_s_cost_is_taken(kept: Kept) -> None:
-    exchange = finished_exchange()
-    exchange.__class__ = Priced
-    kept.plugin.on_finish(exchange)
-    assert kept._rows[0].cost_nano == 1_500_000
 
 
 def test_a_refusal_of_a_stranger_is_a_row_unless_that_is_not_wanted(tmp_path: Path) -> None:
