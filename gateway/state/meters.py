@@ -30,13 +30,15 @@ class Meter:
     limit: int
     unit: str
     """``requests``, ``tokens``, ``input_tokens``, ``output_tokens``, ``concurrency`` or ``usd``, in nano-dollars."""
-    whose: str
+    whose: Literal["key", "team", "all"]
     """``key``, ``team`` or ``all``: what to call it to whom it refuses."""
     owner: str
     """Name of the key or team; empty for all."""
     per: str | None = None
     seconds: float = 0
     """Length of a rate's window."""
+    models: tuple[str, ...] = ("*",)
+    """Globs of the models it is about."""
 
 
 @attrs.frozen

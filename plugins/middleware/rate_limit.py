@@ -6,6 +6,7 @@ what was used. Exact in one process, and with ``[state] redis`` in all that shar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Sequence
 from time import monotonic
 from typing import Any, Literal
@@ -15,14 +16,17 @@ import attrs
 from gateway import Exchange, Principal, Reply, Runtime, hookimpl
 from gateway.config import Config
 from gateway.demand import NOTHING, Demand, demand, spends
-from gateway.errors import BudgetExceeded
+from gateway.errors import BudgetExceeded, Overloaded
 from gateway.limit_words import headers, refusal
 from gateway.limits import Limit, Unit
 from gateway.metering import Metering, Plan
 from gateway.pricing.price import Price
+from gateway.state.database import DatabaseError
 from gateway.state.memory import Memory
-from gateway.state.meters import Ticket
+from gateway.state.meters import Meter, Period, Ticket
 from gateway.state.shared import Shared
+
+log = logging.getLogger("hookgate")
 
 _NOTE = "rate_limit"
 _MANY = 1024  # models whose prices are kept at hand
@@ -64,6 +68,16 @@ class Plugin:
         self._counts_money = _counts_money(settings, runtime.config)
         self._prices: dict[tuple[str | None, str], tuple[float, Sequence[Price] | None]] = {}
 
+    async def _spent(self, meter: Meter, period: Period) -> int:
+        """By the ledger. Raises ``Overloaded`` while it cannot be read: money nobody knows of could be spent twice."""
+        ledger = self._runtime.services.ledger
+        assert ledger is not None
+        try:
+            return await ledger.spent(meter.whose, meter.owner, period.start, meter.models)
+        except DatabaseError as error:
+            log.warning("what %s %r has spent cannot be read: %s", meter.whose, meter.owner, error)
+            raise Overloaded("What was spent cannot be read at the moment.", retry_after=1) from error
+
     def _store(self, runtime: Runtime) -> Memory | Shared:
         """Kept over reloads: a limit that began anew with each of them would be none."""
         link = runtime.redis
@@ -78,6 +92,7 @@ class Plugin:
 
     @hookimpl
     async def on_startup(self, runtime: Runtime) -> None:
+        self.store.spent = self._spent if runtime.services.ledger is not None else None
         if isinstance(self.store, Shared):
             self.store.without = self._settings.without_redis
         if self._counts_money:
