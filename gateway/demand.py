@@ -46,10 +46,15 @@ def spends(exchange: Exchange) -> bool:
     return surface.chat or surface.embeds or surface.name == "completions"
 
 
+def may_spend(exchange: Exchange) -> bool:
+    """``spends``, or it names a model on a path nobody knows: what that uses is not reported, but not nothing."""
+    return spends(exchange) or (exchange.surface.name == "passthrough" and exchange.model is not None)
+
+
 def demand(exchange: Exchange) -> Demand:
     """Of a request whose body was read."""
     body = exchange.payload
-    if not spends(exchange) or body is None or body.raw is None:
+    if not may_spend(exchange) or body is None or body.raw is None:
         return NOTHING
     text, media = _sizes(body.raw)
     tokens = text // _BYTES_PER_TOKEN + media + 1

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from time import monotonic
 from typing import Any
+from urllib.parse import unquote
 
 from gateway.config import Config, Model
 from gateway.dialects.ollama_models import LATEST
@@ -128,8 +129,8 @@ class Router:
 
     async def candidates(self, exchange: Exchange) -> Sequence[Target]:
         """Every target the exchange may be sent to, those of fallbacks included. Raises as ``targets`` does."""
-        if (provider := exchange.request.match_info.get("provider")) is not None:
-            return (Target(provider),)
+        if exchange.path.startswith("/p/"):
+            return (Target(unquote(exchange.path.split("/", 3)[2])),)
         if exchange.model is None:
             return await self.targets(exchange)
         found = list(await self._resolve(exchange.model, exchange.surface.dialect.startswith("ollama")))

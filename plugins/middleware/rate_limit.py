@@ -103,7 +103,7 @@ class Plugin:
         known = self._metering.known(exchange.principal or _OPEN)
         if not known.by_model and (plan := known.plan(None)).still is not None:
             return self._reserve(exchange, plan, plan.still)
-        if exchange.surface.body == "json" and exchange.read_now() is None:
+        if exchange.method == "POST" and exchange.read_now() is None:
             return self._read_first(exchange, known)
         return self._planned(exchange, known.plan(exchange.model))
 
@@ -202,6 +202,8 @@ class Plugin:
 
     def _used(self, exchange: Exchange, ticket: Ticket) -> list[int]:
         usage = exchange.usage if exchange.cache not in ("hit", "coalesced") else None
+        if usage is None and exchange.surface.name == "passthrough" and exchange.outcome == "ok":
+            return list(ticket.amounts)  # what it used nobody reports
         given = usage.input_tokens or 0 if usage is not None else 0
         made = usage.output_tokens or 0 if usage is not None else 0
         counts = {"requests": 1, "concurrency": 0, "input_tokens": given, "output_tokens": made, "tokens": given + made}
