@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from gateway.exchange import Exchange
 
@@ -21,8 +19,7 @@ _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _NESTED_BOUNDS = (("generationConfig", "maxOutputTokens"), ("options", "num_predict"))
 
 
-@attrs.frozen
-class Demand:
+class Demand(NamedTuple):
     """Tokens of one request."""
 
     input_tokens: int
