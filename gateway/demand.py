@@ -13,6 +13,8 @@ _LEAST_BYTES_PER_TOKEN = 2
 _MEDIA = re.compile(rb'"(?:data:[^,"]{0,200},)?[A-Za-z0-9+/=]{1024,}+"')
 _MEDIUM = 1600  # tokens of an image of usual size; the dearest of the vendors' (Anthropic)
 _MEDIUM_BYTES_PER_TOKEN = 25  # of a long document: 2,000 tokens for a page of 50 kB
+# What stands before a medium in each dialect, and seldom in a prompt: looking for it is quicker than for base64.
+_NAMES = (b"data:", b'data"', b'images"', b'bytes"')
 _SHORT = 1024  # bytes of a body that can hold no medium
 # Where a request says how long its answer may be, in each dialect.
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
@@ -61,21 +63,26 @@ def demand(exchange: Exchange) -> Demand:
 
 def _sizes(raw: bytes) -> tuple[int, int]:
     """Bytes of text, and tokens of what is base64."""
-    if len(raw) < _SHORT:
+    if len(raw) < _SHORT or not any(name in raw for name in _NAMES):
         return len(raw), 0
     found = [len(match.group()) for match in _MEDIA.finditer(raw)]
     return len(raw) - sum(found), sum(max(_MEDIUM, size // _MEDIUM_BYTES_PER_TOKEN) for size in found)
 
 
 def _bound(body: Any) -> int | None:
-    given = next((value for name in _BOUNDS if _is_count(value := body.get(name))), None)
-    if given is None:
+    given = None
+    for name in _BOUNDS:
+        if _is_count(value := body.get(name)):
+            given = value
+            break
+    else:
         for table, name in _NESTED_BOUNDS:
-            inner = body.get(table)
-            if isinstance(inner, dict) and _is_count(inner.get(name)):
+            if isinstance(inner := body.get(table), dict) and _is_count(inner.get(name)):
                 given = inner[name]
+    if given is None:
+        return None
     choices = body.get("n")
-    return None if given is None else int(given) * (choices if _is_count(choices) else 1)
+    return int(given) * (choices if _is_count(choices) else 1)
 
 
 def _is_count(value: Any) -> bool:

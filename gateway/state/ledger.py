@@ -124,9 +124,11 @@ class Ledger:
         """
         column, after = _COLUMNS[scope], ceil(since * 1000)
         of = f" AND {column} = :name" if column else ""
+        # Of all models an index alone has the answer.
+        model, group = ("NULL", "") if "*" in models else ("model", " GROUP BY model")
         sql = (
-            "SELECT model, CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT) FROM hookgate_ledger"
-            f" WHERE started >= :after{of} GROUP BY model"
+            f"SELECT {model}, CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT) FROM hookgate_ledger"
+            f" WHERE started >= :after{of}{group}"
         )
         values = {"name": shown(name), "after": after} if column else {"after": after}
         async with self._writing:  # so that no row is in both places, or in none
