@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -14,7 +15,10 @@ from typing import Any, get_args, get_origin
 import attrs
 
 from gateway import environment
+from gateway.authenticators import AUTHENTICATORS, misplaced
 from gateway.document import Document, dotted
+from gateway.pricing.check import check_prices
+from gateway.pricing.vendors import address_of
 from gateway.secret import Secret, is_reference
 from gateway.settings import (
     CORE_KEYS,
@@ -33,6 +37,7 @@ from gateway.settings import (
     Team,
     Timeouts,
 )
+from gateway.state import redis_url
 from gateway.structure import did_you_mean
 from gateway.toml_lines import KeyPath
 from gateway.units import Duration, Size
@@ -84,6 +89,7 @@ def load(path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | 
     _check_names(document)
     _check_values(document, config)
     _check_target_limits(document)
+    check_prices(document, config)
     return config, document
 
 
@@ -101,7 +107,8 @@ def _structure(document: Document) -> Config:
     config.plugins.tables.update(_tables(document.table("plugins")))
     for name, provider in config.providers.items():
         table = json.dumps(document.table("providers", name), sort_keys=True, default=str)
-        config.providers[name] = attrs.evolve(provider, digest=sha256(table.encode()).hexdigest())
+        address = address_of(document.table("providers", name))
+        config.providers[name] = attrs.evolve(provider, digest=sha256(table.encode()).hexdigest(), base_url=address)
     return config
 
 
@@ -134,8 +141,8 @@ def _check_listeners(document: Document, config: Config) -> None:
     missing = "" if "auth" in config.plugins.chain else "'auth' is not in the chain"
     if not document.table("keys"):
         missing = "there are no [keys]"
-    if "auth_jwt" in config.plugins.chain:
-        missing = ""  # it refuses whoever has no token
+    if not set(config.plugins.chain).isdisjoint(AUTHENTICATORS[1:]):
+        missing = ""  # they refuse whoever has no certificate, or token
     for path, host in document.find("server", "host"):
         if missing and isinstance(host, str) and not _is_loopback(host):
             document.problem(
@@ -168,16 +175,17 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_keys(document: Document, config: Config) -> None:
-    if document.table("keys") and "auth" not in config.plugins.chain:
+    digests = [(path, digest) for path, digest in document.find("keys", "*", "sha256") if digest]
+    if digests and "auth" not in config.plugins.chain:
         document.warn(("keys",), "[keys]: nobody asks for them, because 'auth' is not in the chain.")
     holders: dict[str, KeyPath] = {}
-    for path, digest in document.find("keys", "*", "sha256"):
+    for path, digest in digests:
         if isinstance(digest, str) and (holder := holders.setdefault(digest.lower(), path)) != path:
             document.problem(path, f"{dotted(path)}: this is the key of {dotted(holder[:-1])}, too.")
-    if "auth_mtls" not in config.plugins.chain:
-        for path, key in document.find("keys", "*"):
-            if isinstance(key, dict) and not key.get("sha256"):
-                document.problem(path, f"{dotted((*path, 'sha256'))}: is missing.")
+    if set(config.plugins.chain).isdisjoint(AUTHENTICATORS[1:]):
+        for path, table in document.find("keys", "*"):
+            if isinstance(table, dict) and not table.get("sha256"):
+                document.problem(path, f"{dotted(path)}.sha256: is missing, and a key is all that is asked for.")
     _check_limits(document, config)
 
 
@@ -193,6 +201,13 @@ def _check_limits(document: Document, config: Config) -> None:
 
 
 def _check_state(document: Document, config: Config) -> None:
+    if config.state.redis is not None:
+        if importlib.util.find_spec("hiredis") is None:
+            document.problem(("state", "redis"), "state.redis: needs hiredis: pip install 'hookgate[redis]'")
+        try:
+            redis_url.parse(config.state.redis.reveal())
+        except (ValueError, OSError) as error:
+            document.problem(("state", "redis"), f"state.redis: {error}")
     if config.state.ledger is not None and "ledger" not in config.plugins.chain and not config.state.keys:
         message = "state.ledger has no effect, because 'ledger' is not in the chain."
         document.problem(("state", "ledger"), message)
@@ -214,6 +229,8 @@ def _check_names(document: Document) -> None:
         if name in seen:
             document.problem(path, f"{dotted(path)}: '{name}' stands in the chain twice.")
         seen.append(name)
+    if wrong := misplaced([name for name in seen if isinstance(name, str)]):
+        document.problem(("plugins", "chain"), f"plugins.chain: {wrong}")
 
 
 def _check_values(document: Document, config: Config) -> None:

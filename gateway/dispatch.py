@@ -27,12 +27,12 @@ from gateway.errors import (
     RouteNotFound,
     forget_frames,
 )
+from gateway.estimates import used
 from gateway.exchange import Event, Exchange, Reply, Surface, Target, Usage
 from gateway.intake import Intake
 from gateway.plugins import Call, Plugins
 from gateway.replies import error_reply, stamp
 from gateway.routing import Router
-from gateway.usage import used
 from gateway.watchdog import Guard, Watchdog
 
 log = logging.getLogger("hookgate")

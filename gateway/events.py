@@ -21,7 +21,9 @@ class StreamReader(Protocol):
     done: bool
     finished: bool
     started: bool
-    usage: Usage | None
+
+    @property
+    def usage(self) -> Usage | None: ...
 
     def event(self, name: str | None, data: bytes) -> int: ...
 

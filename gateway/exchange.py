@@ -95,10 +95,10 @@ class Target:
 class Usage:
     """Tokens an exchange used, normalised (OpenAI's counting).
 
-    ``input_tokens`` includes ``cached_tokens``; ``output_tokens`` includes ``reasoning_tokens``.
-    ``None`` means nobody said, which is not zero. ``provenance``: all ``reported`` by the provider; ``partial``: a part
-    of it, and where the exchange broke off the rest is estimated; ``estimated``: all of it, from the request and from
-    what was delivered.
+    ``input_tokens`` includes all that was read: what came from a cache, was written to one, was sound or picture;
+    ``output_tokens`` likewise, with ``reasoning_tokens``. ``None`` means nobody said, which is not zero.
+    ``provenance``: all ``reported`` by the provider; ``partial``: a part of it, and where the exchange broke off the
+    rest is estimated; ``estimated``: all of it, from the request and from what was delivered.
     """
 
     input_tokens: int | None = None
@@ -107,6 +107,16 @@ class Usage:
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     provenance: Provenance = "reported"
+    cache_write_1h_tokens: int | None = None
+    """Those of ``cache_write_tokens`` that are kept for an hour."""
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_input_tokens: int | None = None
+    image_output_tokens: int | None = None
+    web_searches: int | None = None
+    """Searches the provider made itself, where it counts them (Anthropic)."""
+    service_tier: str | None = None
+    """How the provider says it served the request: ``default``, ``standard``, ``flex``, ``priority``, ``batch``, …"""
 
     @property
     def total_tokens(self) -> int:
@@ -173,7 +183,7 @@ class Exchange:
     """One request with its answer. Made by the dispatcher, walked through the chain, seen last by ``on_finish``."""
 
     __slots__ = (
-        "_arrived", "_reader", "_ready", "cache", "call", "client_ip", "committed", "drain", "dropped", "error",
+        "_arrived", "_reader", "_ready", "cache", "call", "client_ip", "committed", "cost", "drain", "dropped", "error",
         "finished", "first_byte", "guard", "headers", "id", "method", "model", "notes", "outcome", "path", "payload",
         "principal", "query", "reply_bytes", "request", "sent", "started", "status", "stream", "strict", "surface",
         "tail", "target", "tried", "upstream_seconds", "usage",
@@ -220,6 +230,8 @@ class Exchange:
         self.drain: Any = None
         """What reads on when the client leaves (``gateway.drain.Drain``), if its principal wants that; the core's."""
         self.usage: Usage | None = None
+        self.cost: int | None = None
+        """Nano-USD (1e-9 USD). ``None``: unknown, or no plugin asked (``runtime.prices.settle``)."""
         self.cache: CacheState | None = None
         self.strict = False
         """A translation that cannot carry all of the request refuses it."""

@@ -21,6 +21,7 @@ from gateway.dispatch import Dispatcher
 from gateway.errors import ConfigError, GatewayError
 from gateway.front import Handler
 from gateway.routing import Router, named_targets
+from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
 from gateway.upstream import Upstream
 from gateway.watchdog import Watchdog
@@ -86,7 +87,7 @@ class Generation:
     warnings: list[str]
 
     async def close(self) -> None:
-        """Behind the last exchange. The upstream is closed by the server."""
+        """Behind the last exchange. What generations share is closed by the server."""
         await self.dispatcher.router.catalog.close()
         await self.plugins.shutdown()
         self.plugins.finder.release()
@@ -111,14 +112,23 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
     upstream = shared or Upstream(config.pool)
     upstream.configure(config.providers)
     targets = _targets(before, config)
-    runtime = plugins.Runtime(config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets)
+    redis = _redis(before, config)
+    runtime = plugins.Runtime(
+        config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets, redis=redis,
+        folder=source.path.parent,
+    )  # fmt: skip
     loaded = plugins.load(config, document, runtime, finder)
     started = False
     try:
         document.raise_problems()
         router = Router(config, loaded)
+        for each in loaded.loaded:
+            each.runtime.router = router
         dispatcher = Dispatcher(config, loaded, router, host.watchdog)
         runtime.registry.register(host.reloads)
+        if redis is not None:
+            runtime.registry.register(redis)
+            await redis.open()
         started = True
         await _start(loaded, document, STARTUP_LIMIT if before is not None else None)
         routes = _routes(dispatcher, document, host.ready)
@@ -128,7 +138,15 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
         loaded.finder.release()
         if shared is None:
             await upstream.close()
+        if redis is not None and (before is None or before.plugins.runtime.redis is not redis):
+            await redis.close()
         raise
+
+
+def _redis(before: Generation | None, config: Config) -> Link | None:
+    """The link of the generation before where it goes to the same Redis, so that it stays connected."""
+    old = None if before is None else before.plugins.runtime.redis
+    return old if old is not None and old.serves(config.state) else link_to(config.state)
 
 
 def _targets(before: Generation | None, config: Config) -> Targets:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Container
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl
@@ -26,6 +25,7 @@ from gateway.errors import (
 from gateway.exchange import ANY, Exchange
 from gateway.ids import RequestIds
 from gateway.multipart import Form
+from gateway.proxies import Proxies
 from gateway.routing import authorise
 from gateway.watchdog import Guard
 
@@ -81,34 +81,8 @@ class Intake:
         self._max_body = server.max_body
         self._progress = server.body_timeout
         self._total = server.body_total
-        self._trusted: tuple[IPv4Network | IPv6Network, ...] = tuple(server.trusted_proxies)
+        self.client_ip = Proxies(server.trusted_proxies).client_ip
         self.new_id = RequestIds().new
-
-    def client_ip(self, request: web.Request) -> str:
-        """The peer, or what trusted proxies say of it: the right-most address that is not a trusted proxy's."""
-        address: str = request.protocol.peer  # type: ignore[attr-defined]
-        if (
-            not self._trusted
-            or "X-Forwarded-For" not in request.headers
-            or not self._is_trusted(address or "127.0.0.1")
-        ):
-            return address
-        hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For") for hop in value.split(",")]
-        for hop in reversed(hops):
-            plain = _plain_address(hop)
-            if plain is None:
-                return address  # junk: nothing beyond it can be believed
-            address = plain
-            if not self._is_trusted(plain):
-                break
-        return address
-
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
 
     def consumed(self, request: web.Request) -> bool:
         """Nothing of the request's body is left to arrive."""
@@ -265,18 +239,6 @@ def _check_query(query: str) -> None:
         known = name.casefold()
         if known in bodies.STEERING or known in bodies.ROUTING:
             raise InvalidRequest(f"'{known}' cannot be set in the query.")
-
-
-def _plain_address(hop: str) -> str | None:
-    """The address in one X-Forwarded-For item, without brackets and port; ``None`` for junk."""
-    if hop.startswith("["):
-        hop = hop[1:].partition("]")[0]
-    elif hop.count(":") == 1:
-        hop = hop.partition(":")[0]
-    try:
-        return str(ip_address(hop))
-    except ValueError:
-        return None
 
 
 def _too_slow() -> GatewayError:

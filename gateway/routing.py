@@ -126,6 +126,19 @@ class Router:
         tags = exchange.surface.dialect.startswith("ollama")
         return await self._ordered(exchange, await self._resolve(model, tags))
 
+    async def candidates(self, exchange: Exchange) -> Sequence[Target]:
+        """Every target the exchange may be sent to, those of fallbacks included. Raises as ``targets`` does."""
+        if (provider := exchange.request.match_info.get("provider")) is not None:
+            return (Target(provider),)
+        if exchange.model is None:
+            return await self.targets(exchange)
+        found = list(await self._resolve(exchange.model, exchange.surface.dialect.startswith("ollama")))
+        entry = self.entry(exchange.model)
+        for name in self._models[entry].fallbacks if entry is not None else ():
+            if (fallback := self.entry(name)) is not None:
+                found += as_fallback(name, self._models[fallback].targets)
+        return found
+
     async def _ordered(self, exchange: Exchange, candidates: Sequence[Target]) -> Sequence[Target]:
         """As a plugin with a ``select`` hook orders them, else by weighted chance."""
         for call in self._select:

@@ -12,6 +12,7 @@ from attrs.validators import and_, ge, gt, le, min_len, optional
 from gateway.dialects.capabilities import Flags
 from gateway.exchange import Principal, Target
 from gateway.limits import Limit
+from gateway.pricing.settings import Prices
 from gateway.secret import StoreUrl
 from gateway.units import Duration, Size
 
@@ -50,7 +51,7 @@ class Server:
 
     host: str = attrs.field(default="127.0.0.1", validator=min_len(1))
     """Address to listen on, or ``unix:/path`` of a socket, reachable as loopback is. Anything but these two needs
-    ``[keys]`` and ``auth`` in the chain, or ``auth_jwt``."""
+    ``[keys]`` and ``auth`` in the chain, or ``auth_mtls``, or ``auth_jwt``."""
     port: int = attrs.field(default=8080, validator=_PORT)
     """0 takes a free one; a unix socket has none."""
     reuse_port: bool = False
@@ -62,7 +63,8 @@ class Server:
     max_body: Size = attrs.field(default=Size(64 << 20), validator=_SOME)
     """Largest request body; beyond it the answer is 413."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Networks of proxies whose ``X-Forwarded-For`` is believed; everybody else's is ignored."""
+    """Networks of proxies whose ``X-Forwarded-For`` is believed, and with ``auth_mtls`` what they say of certificates;
+    everybody else's is ignored. A unix socket's peer is 127.0.0.1."""
     drain_delay: Duration = Duration(0.0)
     """Time between failing ``/health/ready`` and closing the listener when the gateway stops, for a balancer to notice.
     """
@@ -134,7 +136,7 @@ class Key(Allowance):
 
     sha256: str = attrs.field(default="")
     """SHA-256 of the key in hexadecimal; ``gateway keys new NAME`` prints one. The key itself is kept nowhere. Without
-    it NAME comes by a certificate or not at all."""
+    it its holder comes with a certificate (``auth_mtls``)."""
     team: str | None = attrs.field(default=None, validator=optional(min_len(1)))
     """One of ``[teams]``: its members count together against its limits, too."""
     on_disconnect: Literal["cancel", "drain"] = "cancel"
@@ -242,9 +244,12 @@ class ProviderConfig:
     it; only where a repeat costs tokens and changes nothing there. Off: such a request is a 502."""
     digest: str = ""
     """Not a key of the table but SHA-256 of all of it: what was learnt from a provider is not true of another."""
+    base_url: str = ""
+    """Not a key of the core's: where the provider's own says it is, or its preset does; whose prices hold there."""
 
 
-CORE_KEYS = tuple(field.name for field in attrs.fields(ProviderConfig) if field.name != "digest")
+_DERIVED = ("digest", "base_url")
+CORE_KEYS = tuple(field.name for field in attrs.fields(ProviderConfig) if field.name not in _DERIVED)
 """Keys of ``[providers.NAME]`` that the core takes itself; a plugin's ``Settings`` cannot have them."""
 
 
@@ -296,6 +301,7 @@ class Config:
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
     state: State = State()
+    prices: Prices = attrs.field(factory=Prices)
     keys: dict[str, Key] = attrs.field(factory=dict)
     teams: dict[str, Team] = attrs.field(factory=dict)
     providers: dict[str, ProviderConfig] = attrs.field(factory=dict)

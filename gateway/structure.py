@@ -59,6 +59,7 @@ def make_converter() -> cattrs.Converter:
     converter.register_structure_hook(Path, lambda value, _: Path(_only(str)(value, str)))
     converter.register_structure_hook(Duration, lambda value, _: parse_duration(value))
     converter.register_structure_hook(Size, lambda value, _: parse_size(value))
+    converter.register_structure_hook(str | tuple[str, ...], _one_or_more)
     converter.register_structure_hook_func(_is_choice, _choice)
     converter.register_structure_hook_factory(_is_list, lambda cls: _list_hook(cls, converter))
     converter.register_structure_hook_factory(
@@ -116,6 +117,14 @@ def _number(value: Any, _: Any) -> float:
         return float(value)
     if type(value) is not float or not isfinite(value):
         raise ValueError("expected a number.")
+    return value
+
+
+def _one_or_more(value: Any, _: Any) -> str | tuple[str, ...]:
+    if type(value) is list and all(type(one) is str for one in value):
+        return tuple(value)
+    if type(value) is not str:
+        raise ValueError("expected a string or a list of strings.")
     return value
 
 

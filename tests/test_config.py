@@ -24,7 +24,8 @@ KEYS = f"[keys.alice]\nsha256 = '{DIGESTS[0]}'\n"
 MENTIONED = [
     "default_provider", "[plugins.rate_limit]", "requests_per_minute", "[keys.alice]", "sha256", "models =",
     "tokens_per_minute", "max_concurrency", "[providers.agents]", "type =", "url =", '[models."gpt-4o"]', "targets = [",
-    "    {", "]", "fallbacks",
+    "    {", "]", "fallbacks", '[prices.models."openai/gpt-5*"]', "input = 1.25", "cached_input", "output = 10",
+    "flex = ",
 ]  # fmt: skip
 
 Load = Callable[..., tuple[Config, list[str]]]
@@ -91,6 +92,25 @@ def test_what_the_shipped_file_only_mentions_is_right(read: Load) -> None:
     assert config.keys["alice"].models == ("gpt-*", "llama3")
     assert config.models["gpt-4o"].targets == (Target("openai", "gpt-4o", 3, 20), Target("ollama", "gpt-4o"))
     assert config.plugins.tables == {"rate_limit": {"requests_per_minute": 600}}
+    assert config.prices.models["openai/gpt-5*"].input == 1.25
+
+
+def test_where_a_provider_is_called_is_known_from_its_table_or_its_preset(read: Load) -> None:
+    text = """
+[providers.own]
+type = "openai_compat"
+base_url = "http://127.0.0.1:8000/v1"
+[providers.groq]
+type = "openai_compat"
+preset = "groq"
+[providers.echo]
+type = "echo"
+"""
+    config, problems = read(text, {"GATEWAY__PROVIDERS__OWN__BASE_URL": "http://127.0.0.1:9000/v1"})
+    assert problems == []
+    assert [config.providers[name].base_url for name in ("own", "groq", "echo")] == [
+        "http://127.0.0.1:9000/v1", "https://api.groq.com/openai/v1", "",
+    ]  # fmt: skip
 
 
 def test_an_empty_file_is_a_configuration(read: Load) -> None:
@@ -176,10 +196,22 @@ def test_r03_without_keys_loopback_is_fine(read: Load, host: str) -> None:
     assert read(f"[server]\nhost = '{host}'")[1] == []
 
 
-@pytest.mark.parametrize("keys", ["", KEYS], ids=["no keys", "keys"])
-def test_r03_with_tokens_it_is_not_open(read: Load, keys: str) -> None:
-    assert read(f"{keys}[server]\nhost = '0.0.0.0'\n[plugins]\nchain = ['auth_jwt']")[1] == []
-    assert read(f"{keys}[server]\nhost = '0.0.0.0'\n[plugins]\nchain = ['auth', 'auth_jwt']")[1] == []
+@pytest.mark.parametrize("keys", ["", KEYS, "[keys.alice]\n"], ids=["no keys", "keys", "a holder without one"])
+@pytest.mark.parametrize("chain", ["'auth_jwt'", "'auth', 'auth_jwt'", "'auth_mtls'", "'auth', 'auth_mtls'"])
+def test_r03_with_certificates_or_tokens_it_is_not_open(read: Load, keys: str, chain: str) -> None:
+    assert read(f"{keys}[server]\nhost = '0.0.0.0'\n[plugins]\nchain = [{chain}]")[1] == []
+
+
+def test_a_key_is_missing_where_nothing_else_is_asked_for(read: Load) -> None:
+    for key in ("", "sha256 = ''\n"):
+        (problem,) = read(f"{KEYS}[keys.bob]\n{key}")[1]
+        assert problem.startswith("3: keys.bob.sha256: is missing")
+    assert read(f"{KEYS}[keys.bob]\n[keys.eve]\n[plugins]\nchain = ['auth', 'auth_mtls']")[1] == []
+
+
+def test_nothing_stands_between_those_who_ask_who_it_is(read: Load) -> None:
+    (problem,) = read(f"{KEYS}[plugins]\nchain = ['auth', 'cache', 'auth_mtls']")[1]
+    assert problem.startswith("4: plugins.chain: 'auth', 'auth_mtls' must stand directly behind one another")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "gateway.example.com", "127.0.0.1.evil.test"])
@@ -242,6 +274,9 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
         ("[state]\nredis = 'env:REDIS_URL'", "2: state.redis: the environment variable REDIS_URL is not set."),
         ("[state]\nredis = 'localhost'", "2: state.redis: expected a URL such as redis://localhost:6379/0"),
         ("[state]\nredis = 'redis://:hunter2@localhost'", "2: state.redis: expected a reference to a secret"),
+        ("[state]\nredis = 'http://localhost'", "2: state.redis: expected redis://HOST[:PORT][/DB], rediss://… or"),
+        ("[state]\nredis = 'redis://localhost/x'", "2: state.redis: the database behind the / must be a number."),
+        ("[state]\nredis = 'rediss://a?ssl_ca_certs=/no/where'", "2: state.redis: [Errno 2] No such file"),
         ("[state]\nledger = 'sqlite:///x'", "2: state.ledger has no effect, because 'ledger' is not in the chain."),
         (KEYS + "budget = { tokens = 20, per = 'day' }", "3: keys.alice.budget: 'budget': expected an amount of money"),
         (KEYS + "budget = { usd = 20, per = 'hour' }", "3: keys.alice.budget.per: 'per': of usd expected one of day"),
@@ -252,6 +287,13 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
 def test_what_is_wrong_with_limits_and_state_is_told(read: Load, text: str, problem: str) -> None:
     (found,) = read(text)[1]
     assert found.startswith(problem)
+
+
+def test_redis_needs_its_extra(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "[state]\nredis = 'redis://localhost'"
+    assert read(text)[1] == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert read(text)[1] == ["2: state.redis: needs hiredis: pip install 'hookgate[redis]'"]
 
 
 def test_a_principal_has_the_limits_of_its_key(read: Load) -> None:

@@ -150,6 +150,17 @@ async def test_keys_are_asked_for_where_there_are_any(tmp_path: Path) -> None:
     assert unasked.key is None and unasked.access.why.endswith("'auth' is not in the chain")
 
 
+async def test_who_comes_with_a_certificate_has_a_name_in_keys(tmp_path: Path) -> None:
+    text = PROVIDERS + (
+        '[server]\ntrusted_proxies = ["127.0.0.1/32"]\n[plugins]\nchain = ["auth_mtls"]\n[plugins.auth_mtls]\n'
+        'principals = { "CN=alice" = "alice" }\n[keys.alice]\nmodels = ["a/*"]\n'
+    )
+    assert (await explain(tmp_path, text, "alice", "a/x")).access.why.startswith("'a/*' matches, keys.alice.models")
+    assert not (await explain(tmp_path, text, "alice", "b/x")).access.allowed
+    with pytest.raises(ConfigError, match="--key: alice"):
+        await explain(tmp_path, text, None, "a/x")
+
+
 async def test_what_a_token_may_use_is_not_in_the_configuration(tmp_path: Path) -> None:
     text = (
         PROVIDERS + '[plugins]\nchain = ["auth_jwt"]\n[plugins.auth_jwt]\naudience = "a"\nissuer = "https://i.test"\n'
@@ -227,3 +238,12 @@ async def test_what_the_running_gateway_tells_is_put_where_it_belongs(tmp_path: 
     assert first.gates == second.gates == {"a": {"running": 1}}
     assert found.running == "http://there"
     assert attrs.asdict(found)["targets"][0]["now"] == {"state": "open"}
+
+
+async def test_the_price_of_each_target_is_told_with_its_source(tmp_path: Path) -> None:
+    text = ALL + "[prices]\nfree = []\nmodels.'a/x' = { input = 1.25, output = 10 }\n"
+    found = await explain(tmp_path, text, "all", "gpt-4o")
+    assert [hop.price for hop in found.targets] == [
+        {"input": "1.25", "output": "10", "source": '[prices.models."a/x"]'},
+        None,
+    ]

@@ -21,7 +21,11 @@ from gateway.testing import (
     chat_stream,
     fetch,
     fetch_chat,
+    free_ports,
 )
+from tests.support.redis import Redis, redis
+
+__all__ = ["redis"]
 
 ECHO = '[providers.echo]\ntype = "echo"\n'
 UP = '[providers.up]\ntype = "openai_compat"\n'
@@ -276,6 +280,37 @@ async def test_warm_connections_survive_unless_the_pool_changes(tmp_path: Path, 
             assert (await fetch_chat(gateway.url, "up/m")).status == 200
             assert len(upstream.connections) == 2
             await until(lambda: session.closed)
+
+
+async def test_the_link_to_redis_is_one_and_survives_unless_its_settings_change(
+    tmp_path: Path, stamp: Path, redis: Redis
+) -> None:
+    state = f'[state]\nredis = "{redis.url}"\n'
+    async with LocalGateway(tmp_path, stamped(more=state + ECHO)) as gateway:
+        links = [gateway._plugins.runtime.redis]
+        assert all(loaded.runtime.redis is links[0] for loaded in gateway._plugins.loaded)
+        assert (await scrape(gateway)).value("hookgate_redis_up") == 1
+        for text in (state + "ledger = ''\n" + ECHO, state + 'redis_prefix = "other"\n' + ECHO, ECHO):
+            await gateway.reload(stamped(more=text))
+            links.append(gateway._plugins.runtime.redis)
+        first, kept, other, none = links
+        assert first is kept is not other and none is None
+        assert first is not None and other is not None
+        await until(lambda: not (first.up or other.up))  # closed with the last generation that used it
+        with pytest.raises(ConfigError):
+            await gateway.reload(stamped(more=state + UP + 'base_url = "nowhere"\n'))
+    assert redis.ask("INFO", "clients").split()[2] == b"connected_clients:1"  # the one that asks
+
+
+async def test_a_gateway_starts_without_its_redis(
+    tmp_path: Path, stamp: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (port,) = free_ports(1)
+    state = f'[state]\nredis = "redis://127.0.0.1:{port}"\n'
+    async with LocalGateway(tmp_path, stamped(more=state + ECHO)) as gateway:
+        assert (await fetch_chat(gateway.url, "echo")).status == 200
+        assert (await scrape(gateway)).value("hookgate_redis_up") == 0
+    assert caplog.text.count("Redis is not reachable") == 1
 
 
 async def test_plugin_routes_follow(gateway: LocalGateway, stamp: Path) -> None:

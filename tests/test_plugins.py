@@ -199,7 +199,7 @@ import logging
 assert "gateway" not in (logging.__file__ or ""), logging.__file__
 names = [name for name in sys.modules if name.startswith("gateway_plugins.providers.")]
 assert names == ["gateway_plugins.providers.echo"], names
-heavy = {"botocore", "google.auth", "sqlalchemy", "redis", "gateway.dialects.ollama"} & set(sys.modules)
+heavy = {"botocore", "google.auth", "sqlalchemy", "hiredis", "gateway.dialects.ollama"} & set(sys.modules)
 assert not heavy, heavy
 """
     ran = subprocess.run(

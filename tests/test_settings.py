@@ -13,6 +13,8 @@ import tomli
 
 from gateway import settings
 from gateway.document import Document
+from gateway.exchange import Principal
+from gateway.pricing import settings as prices
 from gateway.settings import (
     DEFAULT_CHAIN,
     Admin,
@@ -29,7 +31,12 @@ from gateway.settings import (
 )
 
 SHIPPED = Path(__file__).parents[1] / "gateway.toml"
-CLASSES = [cls for cls in vars(settings).values() if attrs.has(cls) and cls.__module__ == settings.__name__]
+CLASSES = [
+    cls
+    for module in (settings, prices)
+    for cls in vars(module).values()
+    if attrs.has(cls) and cls.__module__ == module.__name__
+]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -45,7 +52,7 @@ def test_every_field_is_followed_by_its_meaning(cls: type) -> None:
     # The tables of Config are documented by their own classes, as is what a class inherits.
     tables = {
         "server", "admin", "plugins", "pool", "retry", "breaker", "state", "keys", "teams", "providers", "models",
-        "capabilities",
+        "capabilities", "prices",
     }  # fmt: skip
     inherited = {name for base in cls.__mro__[1:] if attrs.has(base) for name in attrs.fields_dict(base)}
     assert documented == set(attrs.fields_dict(cls)) - (tables if cls is Config else inherited)
@@ -95,7 +102,7 @@ def test_the_shipped_file_shows_every_setting_with_its_default(name: str, cls: t
         (Breaker, {"min_calls": 0}, "min_calls"), (Breaker, {"window": 0}, "window"),
         (Breaker, {"open_for": 0}, "open_for"), (Breaker, {"open_for": "2m"}, "max_open"),
         (Breaker, {"max_open": "1s"}, "max_open"),
-        (Key, {"sha256": "0" * 63}, "sha256"), (Key, {"sha256": "g" * 64}, "sha256"), (Key, {"sha256": 1}, "sha256"),
+        (Key, {"sha256": "0" * 63}, "sha256"), (Key, {"sha256": "g" * 64}, "sha256"), (Key, {"sha256": "0"}, "sha256"),
         (Key, {"sha256": "0" * 64, "max_concurrency": -1}, "max_concurrency"),
         (Key, {"sha256": "0" * 64, "tokens_per_minute": -1}, "tokens_per_minute"),
         (Key, {"sha256": "0" * 64, "requests_per_minute": -1}, "requests_per_minute"),
@@ -115,3 +122,8 @@ def test_values_out_of_range(tmp_path: Path, cls: type, value: dict[str, object]
     assert document.structure(cls, ("table",)) is None
     (problem,) = document.problems
     assert f"table.{name}: " in problem
+
+
+def test_a_keys_holder_has_its_limits() -> None:
+    key = Key(models=("a",), requests_per_minute=1, tokens_per_minute=2, max_concurrency=3)
+    assert key.principal("alice") == Principal("alice", ("a",), 1, 2, 3)

@@ -41,6 +41,7 @@ class Settings:
     numbers: list[int] = attrs.field(factory=list)
     some: frozenset[str] = frozenset()
     several: Sequence[str] = ()
+    one_or_more: str | tuple[str, ...] = ""
     inners: tuple[Inner, ...] = ()
     by_name: dict[str, Inner] = attrs.field(factory=dict)
     texts: Mapping[str, str] = attrs.field(factory=dict)
@@ -110,6 +111,17 @@ def test_every_mistake_at_once_each_with_its_path() -> None:
         ("cuont",): "unknown key. Did you mean 'count'?",
         ("made",): "unknown key. Did you mean 'maybe'?",
     }
+
+
+@pytest.mark.parametrize(("value", "given"), [("a", "a"), (["a", "b"], ("a", "b")), ([], ())], ids=str)
+def test_one_string_or_several(value: object, given: object) -> None:
+    assert make_converter().structure({"inner": {"name": "a"}, "one_or_more": value}, Settings).one_or_more == given
+
+
+@pytest.mark.parametrize("value", [1, ["a", 1], {"a": "b"}, None, [["a"]]], ids=str)
+def test_neither_one_string_nor_several(value: object) -> None:
+    message = "expected a string or a list of strings."
+    assert wrong({"inner": {"name": "a"}, "one_or_more": value}) == {("one_or_more",): message}
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", [], {}, date.max])

@@ -1,137 +1,202 @@
-"""What exchanges used, however they ended: the provider's word first, then an estimate that says it is one."""
+"""``gateway usage``: what it prints, and what it says when there is nothing to print."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+import asyncio
+import csv
+import io
+import json
+import sqlite3
+import time
+from pathlib import Path
 
 import pytest
 
-from gateway import Exchange, Reply, Surface, Target, Usage
-from gateway.body import parse_small
-from gateway.sample import Sample
-from gateway.testing import chat_body, chat_events
-from gateway.testing.wire import json_bytes
-from gateway.usage import is_metered, used
-from tests.support.exchanges import make_exchange
+from gateway import usage
+from gateway.cli import main
+from gateway.state.migrations import migrate
+from gateway.state.report import BY
+from gateway.state.rows import INSERT, Row, values
+from tests.contract.database import opened
+from tests.support.rows import make_row
 
-CHAT = Surface("chat", "openai_chat", "/chat/completions", chat=True)
-EMBED = Surface("embeddings", "openai_chat", "/embeddings", embeds=True)
-COMPLETE = Surface("completions", "openai_chat", "/completions")
-MESSAGES = Surface("messages", "anthropic_messages", "/messages", chat=True)
-GEMINI = Surface("generate_content", "gemini", "/models/{tail}", chat=True)
-FILES = Surface("files", "openai_chat", "/files", body="any")
-COUNT = Surface("count_tokens", "anthropic_messages", "/messages/count_tokens", counts=True)
-ASKED = {"model": "m", "messages": [{"role": "user", "content": "x" * 35}]}  # 35 bytes, and 4 for the message
-TARGET = Target("up")
-WORDS = 30
-
-
-def exchange(outcome: str = "client_gone", body: Any = ASKED, **more: Any) -> Exchange:
-    """An exchange that has come to the first event of its answer."""
-    facts: dict[str, Any] = {"surface": CHAT, "target": TARGET, "payload": parse_small(json_bytes(body))}
-    facts |= {"sent": True, "committed": True}
-    return make_exchange(outcome=outcome, **facts | more)
+CONFIG = '[plugins]\nchain = ["ledger"]\n[providers.echo]\ntype = "echo"\n'
+ROWS = (
+    make_row(cost_nano=1_500_000_000),
+    make_row(principal="bob", team="blue", cost_nano=1, started=1_700_100_000_000),
+    make_row(principal=None, team=None, model=None, target=None, outcome="refused", cost_nano=None, status=401),
+)
+COLUMNS = (
+    "requests", "failed", "from_cache", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens",
+    "estimated", "cost_usd", "unknown_cost",
+)  # fmt: skip
 
 
-def whole(text: str = "y" * 70, usage: Usage | None = None) -> Reply:
-    return Reply(200, body=chat_body(text, usage=None), usage=usage)
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = tmp_path / "gateway.toml"
+    path.touch(mode=0o600)
+    path.write_text(CONFIG)
+    return path
 
 
-def streamed(ended: Exchange, usage: Usage | None = None, counted: bool = False) -> Reply:
-    """A reply of which ``WORDS`` words were sent in ``ended``."""
-    reply = Reply(200, stream=None)
-    reply.events = SimpleNamespace(usage=usage, counted=counted)
-    reply.sample = Sample()
-    for event in chat_events(WORDS)[: WORDS + 1]:
-        reply.sample.take(event)
-        ended.reply_bytes += len(event)
-    return reply
+def fill(url: str, *rows: Row) -> None:
+    async def write() -> None:
+        async with opened(url) as database:
+            await migrate(database)
+            await database.executemany(INSERT, [values(row) for row in rows])
+
+    asyncio.run(write())
 
 
-@pytest.mark.parametrize("outcome", ["ok", "client_gone", "upstream_failed", "failed"])
-def test_what_the_provider_said_of_all_of_it_is_taken_as_it_is(outcome: str) -> None:
-    said = Usage(3, 4, cached_tokens=1)
-    ended = exchange(outcome)
-    assert used(ended, streamed(ended, said, counted=True)) is said
-    if outcome == "ok":
-        assert used(ended, streamed(ended, said)) is said
-        assert used(ended, whole(usage=said)) is said
-        broken = Usage(None, 4, provenance="partial")  # Ollama leaves out the count of a prompt in its cache
-        assert used(ended, whole(usage=broken)) is broken
+@pytest.fixture
+def ledger(config: Path) -> Path:
+    """The configuration of a ledger in which something stands."""
+    fill(f"sqlite:///{config.parent}/gateway.db", *ROWS)
+    return config
 
 
-@pytest.mark.parametrize("outcome", ["client_gone", "upstream_failed", "failed"])
-def test_r35_a_stream_that_broke_off_is_what_was_delivered(outcome: str) -> None:
-    ended = exchange(outcome)
-    assert used(ended, streamed(ended)) == Usage(14, WORDS, provenance="estimated")
+def told(capsys: pytest.CaptureFixture[str], config: Path, *arguments: str) -> str:
+    assert main(["usage", "--config", str(config), *arguments]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out
 
 
-def test_r35_what_the_provider_had_said_of_it_is_kept() -> None:
-    ended = exchange()
-    begun = Usage(100, 1, cached_tokens=50, provenance="partial")  # Anthropic's message_start
-    assert used(ended, streamed(ended, begun)) == Usage(100, WORDS, cached_tokens=50, provenance="partial")
-    assert begun == Usage(100, 1, cached_tokens=50, provenance="partial"), "the reader's own is not changed"
-    ended = exchange()
-    growing = Usage(100, 27, reasoning_tokens=5)  # Gemini's
-    assert used(ended, streamed(ended, growing)) == Usage(100, 27, reasoning_tokens=5, provenance="partial")
-    ended = exchange()
-    assert used(ended, streamed(ended, Usage(100, 0))) == Usage(100, WORDS, provenance="partial")
-    ended = exchange()
-    assert used(ended, streamed(ended, Usage(None, 27))) == Usage(14, 27, provenance="partial")
+def refused(capsys: pytest.CaptureFixture[str], config: Path, *arguments: str) -> str:
+    assert main(["usage", "--config", str(config), *arguments]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err
 
 
-def test_r35_who_leaves_before_the_head_has_had_the_request_read() -> None:
-    for outcome in ("client_gone", "failed"):  # a stop ends it
-        assert used(exchange(outcome, committed=False), None) == Usage(14, 0, provenance="estimated")
-        assert used(exchange(outcome, committed=False, sent=False), None) is None, "nobody has read it"
-        assert used(exchange(outcome, committed=False, target=None, sent=False), None) is None
+def test_a_table_names_who_used_what_with_a_total(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(capsys, ledger).splitlines()
+    assert lines[0].split() == ["key", *COLUMNS]
+    assert [line.split() for line in lines[1:4]] == [
+        ["alice", "1", "0", "0", "10", "20", "4", "5", "0", "1.5", "0"],
+        ["bob", "1", "0", "0", "10", "20", "4", "5", "0", "0.000000001", "0"],
+        ["-", "1", "1", "0", "10", "20", "4", "5", "0", "0", "1"],
+    ]
+    assert set(lines[4]) == {"-"}
+    assert lines[5].split() == ["total", "3", "1", "0", "30", "60", "12", "15", "0", "1.500000001", "1"]
+    assert len({len(line) for line in lines}) == 1
 
 
-def test_r35_what_was_refused_costs_nothing() -> None:
-    told = Reply(503, body=b'{"error":{"message":"busy"}}')
-    for sent in (True, False):  # an answer that did not come is one, too
-        assert used(exchange("upstream_failed", sent=sent, committed=False), told) is None
-    assert used(exchange("refused", target=None, sent=False, committed=False), told) is None
-    assert used(exchange("ok"), told) is None, "a plugin's answer"
+def test_csv_is_exact(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = list(csv.DictReader(io.StringIO(told(capsys, ledger, "--by", "team,day", "--format", "csv"))))
+    assert [(row["team"], row["day"], row["cost_usd"], row["unknown_cost"]) for row in rows] == [
+        ("red", "2023-11-14", "1.5", "0"), ("", "2023-11-14", "0", "1"), ("blue", "2023-11-16", "0.000000001", "0"),
+    ]  # fmt: skip
+    assert tuple(rows[0]) == ("team", "day", *COLUMNS)
 
 
-def test_r35_an_answer_without_a_report_is_counted_by_its_text() -> None:
-    assert used(exchange("ok"), whole()) == Usage(14, 20, provenance="estimated")
-    assert used(exchange("client_gone"), whole()) == Usage(14, 20, provenance="estimated")
-    ended = exchange("ok", sent=False, committed=False)  # a provider that needs no network
-    assert used(ended, streamed(ended)) == Usage(14, WORDS, provenance="estimated")
-    vectors = Reply(200, body=json_bytes({"data": [{"embedding": [0.5] * 100}]}))
-    asked = exchange("ok", {"model": "m", "input": "x" * 100}, surface=EMBED)
-    assert used(asked, vectors) == Usage(31, 0, provenance="estimated")
-    text = Reply(200, body=json_bytes({"choices": [{"text": "y" * 35}]}))
-    asked = exchange("ok", {"model": "m", "prompt": "x" * 100}, surface=COMPLETE)
-    assert used(asked, text) == Usage(31, 10, provenance="estimated")
+def test_json_is_exact(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(told(capsys, ledger, "--by", "target", "--format", "json"))
+    assert [tuple(row) for row in rows] == [("target", *COLUMNS)] * 2
+    assert [(row["target"], row["cost_usd"], row["requests"]) for row in rows] == [
+        ("openai/gpt-4o", "1.500000001", 2), (None, "0", 1),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("body", [b"not JSON", b"", b"[" * 9000, b'"' + b"y" * (9 << 20) + b'"'])
-def test_an_answer_that_cannot_be_read_is_counted_by_its_request(body: bytes) -> None:
-    assert used(exchange("ok"), Reply(200, body=body)) == Usage(14, 0, provenance="estimated")
+@pytest.mark.parametrize(
+    ("limits", "keys"),
+    [
+        (("--key", "bob"), ["bob"]), (("--team", "red"), ["alice"]), (("--since", "2023-11-16"), ["bob"]),
+        (("--until", "2023-11-16"), ["alice", None]), (("--since", "2023-11-14T22:13:21Z"), ["bob"]),
+        (("--since", "2023-11-15T03:13:20+05:00", "--until", "2023-11-15"), ["alice", None]), (("--since", "7d"), []),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_added_up_can_be_limited(
+    ledger: Path, capsys: pytest.CaptureFixture[str], limits: tuple[str, ...], keys: list[str | None]
+) -> None:
+    assert [row["key"] for row in json.loads(told(capsys, ledger, "--format", "json", *limits))] == keys
 
 
-def test_others_answers_and_what_has_no_tokens_are_not_estimated() -> None:
-    follower = exchange("ok", target=None, sent=False, committed=False)
-    assert used(follower, whole()) is None
-    assert used(follower, whole(usage=Usage(1, 2))) == Usage(1, 2)
-    gone = exchange(target=None, sent=False, committed=False)
-    assert used(gone, streamed(gone, Usage(5, 1, provenance="partial"))) == Usage(5, 1, provenance="partial")
-    for surface in (FILES, COUNT):
-        assert not is_metered(surface)
-        assert used(exchange("ok", surface=surface), whole()) is None
+def test_a_time_may_be_so_long_ago(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(f"sqlite:///{ledger.parent}/gateway.db", make_row(principal="dora", started=int(time.time() - 7200) * 1000))
+    for since, count in (("1h", 0), ("3h", 1), ("1d", 1)):
+        assert len(json.loads(told(capsys, ledger, "--format", "json", "--since", since))) == count
 
 
-def test_the_request_is_read_in_its_own_dialect() -> None:
-    text = "x" * 35
-    asked = {"max_tokens": 9, "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}
-    assert used(exchange(body=asked, surface=MESSAGES), None) == Usage(14, 0, provenance="estimated")
-    asked = {"contents": [{"role": "user", "parts": [{"text": text}]}]}
-    assert used(exchange(body=asked, surface=GEMINI), None) == Usage(14, 0, provenance="estimated")
-    # What its own provider takes need not be what we would.
-    asked = {"messages": 7, "more": "x" * 100}
-    told = used(exchange(body=asked, surface=MESSAGES), None)
-    assert told is not None and told.provenance == "estimated" and told.input_tokens == 31
+@pytest.mark.parametrize(
+    "wrong", [("--since", "yesterday"), ("--by", "key,colour"), ("--by", ""), ("--format", "xml")], ids=str
+)
+def test_what_cannot_be_understood_is_told(
+    ledger: Path, capsys: pytest.CaptureFixture[str], wrong: tuple[str, str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["usage", "--config", str(ledger), *wrong])
+    assert ended.value.code == 2
+    assert f"argument {wrong[0]}: " in capsys.readouterr().err
+
+
+def test_the_names_are_the_report_s() -> None:
+    assert usage._BY == tuple(BY)
+
+
+def test_a_ledger_that_is_written_to_can_be_read(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway = sqlite3.connect(ledger.parent / "gateway.db", isolation_level=None)
+    gateway.execute("BEGIN IMMEDIATE")
+    gateway.execute("DELETE FROM hookgate_ledger")
+    assert len(json.loads(told(capsys, ledger, "--format", "json"))) == 3
+    gateway.close()
+
+
+def test_it_reads_postgresql(config: Path, capsys: pytest.CaptureFixture[str], postgres_url: str) -> None:
+    fill(postgres_url, *ROWS)
+    url = postgres_url.replace("hookgate@", "") + "&user=hookgate"  # with an @ it would have to be a reference
+    config.write_text(f'{CONFIG}[state]\nledger = "{url}"\n')
+    assert [row["key"] for row in json.loads(told(capsys, config, "--format", "json"))] == ["alice", "bob", None]
+
+
+def test_where_nothing_was_written_nothing_is_made(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, config) == f"sqlite:///{config.parent}/gateway.db: No such file or directory\n"
+    assert not (config.parent / "gateway.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("DROP TABLE hookgate_schema_version", "no gateway of this release has written there yet"),
+        ("UPDATE hookgate_schema_version SET version = 99", "Install a newer one"),
+    ],
+    ids=["older", "newer"],
+)
+def test_tables_of_another_release_are_left_alone(
+    ledger: Path, capsys: pytest.CaptureFixture[str], statement: str, says: str
+) -> None:
+    with sqlite3.connect(ledger.parent / "gateway.db") as database:
+        database.execute(statement)
+    database.close()
+    assert says in refused(capsys, ledger)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (CONFIG.replace('"ledger"', ""), ":2: 'ledger' is not in the chain"),
+        (
+            f'{CONFIG}[state]\nledger = "env:NOWHERE"\n',
+            ":6: state.ledger: the environment variable NOWHERE is not set.",
+        ),
+        (f'{CONFIG}[state]\nledger = "mysql://db/x"\n', "expected sqlite:///FILE or postgresql://HOST/DATABASE"),
+        ("[state", "gateway.toml:1: "),
+    ],
+    ids=["none", "no url", "another kind", "no TOML"],
+)
+def test_a_configuration_without_a_ledger_is_told(
+    config: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    config.write_text(text)
+    assert says in refused(capsys, config)
+
+
+def test_what_is_wrong_elsewhere_does_not_matter(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger.write_text(
+        f'{CONFIG}[providers.openai]\ntype = "openai_compat"\napi_key = "env:NOWHERE"\n[server]\nport = -1\n'
+    )
+    assert told(capsys, ledger)

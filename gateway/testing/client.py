@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -39,19 +40,34 @@ class RawClient:
         async for piece in client.body(): …
     """
 
-    def __init__(self, url: str, *, host: str | None = None, source: str | None = None, timeout: float = 10.0) -> None:
-        """``host`` is sent as ``Host`` instead of the address; ``source`` is the local address to call from."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        host: str | None = None,
+        source: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        """``host`` is sent as ``Host`` instead of the address, and with ``tls`` it is whose certificate is expected;
+        ``source`` is the local address to call from."""
         parts = urlsplit(url)
         self.host = host or parts.netloc
         self.timeout = timeout
         self._address = parts.hostname or "127.0.0.1", parts.port or 80
         self._source = (source, 0) if source is not None else None
+        self._tls = tls
+        self._server_name = host if tls is not None else None
         self._head: Head | None = None
 
     async def __aenter__(self) -> Self:
         async with asyncio.timeout(self.timeout):
             self._reader, self._writer = await asyncio.open_connection(
-                *self._address, limit=wire.READ_LIMIT, local_addr=self._source
+                *self._address,
+                limit=wire.READ_LIMIT,
+                local_addr=self._source,
+                ssl=self._tls,
+                server_hostname=self._server_name,
             )
         return self
 

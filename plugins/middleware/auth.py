@@ -6,6 +6,7 @@ import hmac
 from hashlib import sha256
 
 from gateway import Exchange, Principal, Runtime, hookimpl
+from gateway.authenticators import is_last
 from gateway.credential import credential
 from gateway.errors import Unauthenticated
 
@@ -16,23 +17,22 @@ _LONGEST = 512
 class Plugin:
     def __init__(self, settings: None, runtime: Runtime) -> None:
         self._principals: dict[bytes, tuple[bytes, Principal]] = {}
-        self._alone = "auth_jwt" not in runtime.config.plugins.chain
+        self._is_last = is_last(runtime.config.plugins.chain, "auth")
+        self._is_open = self._is_last and not runtime.config.keys
         for name, key in runtime.config.keys.items():
-            if key.sha256:
-                digest = bytes.fromhex(key.sha256)
+            if digest := bytes.fromhex(key.sha256):
                 self._principals[digest] = (digest, key.principal(name))
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
-        if not self._principals:
-            return  # no keys: auth_jwt decides; without it the gateway is open, and listens on loopback only
+        if self._is_open:
+            return  # and listens on loopback only
         given = credential(exchange)
         principal = self._holder(given) if given is not None and len(given) <= _LONGEST else None
         if principal is not None:
             exchange.principal = principal
-        elif self._alone:
+        elif self._is_last:
             raise Unauthenticated
-        # Otherwise auth_jwt, directly behind, takes what is no key of ours for a token, and refuses what is none.
 
     def _holder(self, key: str) -> Principal | None:
         digest = sha256(key.encode("utf-8", "surrogatepass")).digest()

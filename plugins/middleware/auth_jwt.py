@@ -1,6 +1,7 @@
 """JSON Web Tokens: who is calling, by the word of an issuer. Decides on headers alone, before the body is read.
 
-Needs PyJWT (``pip install 'hookgate[jwt]'``). Stands alone or directly behind ``auth``, which leaves it what is no key.
+Needs PyJWT (``pip install 'hookgate[jwt]'``). Stands alone or directly behind ``auth`` and ``auth_mtls``, which leave
+it whom they do not know.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import orjson
 from attrs.validators import and_, deep_iterable, ge, gt, le, min_len, optional
 
 from gateway import Duration, Exchange, Principal, Runtime, hookimpl
+from gateway.claims import as_globs, as_limit, as_name, find, holds
 from gateway.credential import credential
 from gateway.errors import Overloaded, Unauthenticated
 from gateway.jwks import PAUSE, Fetch, Jwks, Known, from_file, from_issuer, from_url
@@ -30,7 +32,6 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 
 _LONGEST = 8192  # characters of a token; issuers that list all of a user's groups come near
 _LONGEST_HEADER = 2048  # of its first part, which is read before anything is verified
-_LONGEST_NAME = 255  # of a principal or team; OpenID Connect Core 1.0 section 2 has no longer "sub"
 _REMEMBERED = 4096  # tokens that need no second verification
 _CLAIM = optional(min_len(1))
 _LIMIT = optional(ge(0))
@@ -40,7 +41,7 @@ _SMALL: Any = le(600)
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """Names of the claims that hold a principal's limits: whole numbers, 0 is no limit."""
+    """The claims that hold a principal's limits: whole numbers, 0 is no limit."""
 
     requests_per_minute: str | None = attrs.field(default=None, validator=_CLAIM)
     """In its absence the setting ``requests_per_minute`` counts."""
@@ -50,10 +51,26 @@ class Limits:
     """In its absence the setting ``max_concurrency`` counts."""
 
 
+def _are_demands(_: Any, field: Any, value: dict[str, Any]) -> None:
+    for claim, wanted in value.items():
+        if not (alternatives := _alternatives(wanted)) or {type(one) for one in alternatives} - {str, int, bool}:
+            raise ValueError(
+                f"'{claim}' must be a string, a whole number, true or false, or a list of these; a name "
+                "with dots stands in quotes."
+            )
+
+
+def _alternatives(wanted: Any) -> list[Any]:
+    return wanted if isinstance(wanted, list) else [wanted]
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
-    audience: str = attrs.field(validator=min_len(1))
-    """What ``aud`` of a token must be or hold: a token made for another service is none for this one."""
+    """Claims are named as they stand in the token; dots lead into one that is a table (``realm_access.roles``)."""
+
+    audience: str | tuple[str, ...] = attrs.field(validator=and_(min_len(1), deep_iterable(min_len(1))))
+    """What ``aud`` of a token must be or hold, or a list of which one will do: a token made for another service is none
+    for this one."""
     issuer: str | None = attrs.field(default=None, validator=_CLAIM)
     """What ``iss`` of a token must be. Without ``jwks`` its keys are found by OpenID Connect Discovery."""
     jwks: str | None = attrs.field(default=None, validator=_CLAIM)
@@ -83,8 +100,9 @@ class Settings:
     """Likewise."""
     max_concurrency: int | None = attrs.field(default=None, validator=_LIMIT)
     """Likewise."""
-    required_claims: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(and_(min_len(1))))
-    """Claims a token must have besides ``exp``, ``aud``, ``iss`` (with ``issuer``) and ``principal_claim``."""
+    required_claims: dict[str, Any] = attrs.field(factory=dict, validator=_are_demands)
+    """Claims and what each must be, or hold where it is a list (also ``scope``); of several values one will do:
+    ``{ tier = "gold", "realm_access.roles" = ["llm", "admin"] }``. Other tokens are refused."""
 
     def __attrs_post_init__(self) -> None:
         if self.issuer is None and self.jwks is None:
@@ -96,14 +114,18 @@ class Plugin:
         _demand_pyjwt()
         import jwt
 
-        _check_place(runtime)
         self.clock = time
         self._settings = settings
         self._decode = jwt.decode
         # What goes wrong with a token, and what Python makes of numbers and nestings nobody should write.
         self._bad = (jwt.PyJWTError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError)
-        required = {"exp", "aud", settings.principal_claim, *settings.required_claims}
-        self._options = {"require": sorted(required | ({"iss"} if settings.issuer is not None else set()))}
+        self._options = {"require": ["exp", "aud", *(["iss"] if settings.issuer is not None else [])]}
+        self._demands = {claim: _alternatives(wanted) for claim, wanted in settings.required_claims.items()}
+        # Limit → the claim that holds it, and what counts without that.
+        self._limits = {
+            field.name: (getattr(settings.limits, field.name), getattr(settings, field.name))
+            for field in attrs.fields(Limits)
+        }
         # The keys of before a reload: until the first fetch, every token would be refused.
         source = f"{settings.issuer} {settings.jwks} {settings.algorithms}"
         self._known = runtime.keep(source, Known)
@@ -131,7 +153,7 @@ class Plugin:
     @hookimpl
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
         if exchange.principal is not None:
-            return None  # auth knows the key
+            return None  # one before it knows who that is
         token = credential(exchange)
         if token is None or len(token) > _LONGEST:
             raise Unauthenticated
@@ -208,49 +230,23 @@ class Plugin:
         return principal
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
-        """Raises ``ValueError`` for claims that are not what they should be: a limit nobody can read is not none."""
-        settings, limits = self._settings, self._settings.limits
-        team = claims.get(settings.team_claim) if settings.team_claim is not None else None
-        models = claims.get(settings.models_claim) if settings.models_claim is not None else None
+        """Raises ``ValueError`` for claims that are not what they should be."""
+        settings = self._settings
+        if not all(holds(claims, claim, wanted) for claim, wanted in self._demands.items()):
+            raise ValueError("a claim that is demanded")
+        models, team = find(claims, settings.models_claim), find(claims, settings.team_claim)
+        limits: dict[str, Any] = {
+            name: default if (value := find(claims, claim)) is None else as_limit(value)
+            for name, (claim, default) in self._limits.items()
+        }
         return Principal(
-            f"jwt:{_name(claims[settings.principal_claim])}",
-            settings.models if models is None else _globs(models),
-            _limit(claims, limits.requests_per_minute, settings.requests_per_minute),
-            _limit(claims, limits.tokens_per_minute, settings.tokens_per_minute),
-            _limit(claims, limits.max_concurrency, settings.max_concurrency),
-            None if team is None else _name(team),
+            f"jwt:{as_name(find(claims, settings.principal_claim))}",
+            settings.models if models is None else as_globs(models),
+            team=None if team is None else as_name(team),
+            **limits,
         )
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME or not value.isprintable():
-        raise ValueError("no name")
-    return value
-
-
-def _globs(value: Any) -> tuple[str, ...]:
-    globs = value.split() if isinstance(value, str) else value
-    if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
-        raise ValueError("no globs")
-    return tuple(globs)
-
-
-def _limit(claims: dict[str, Any], name: str | None, default: int | None) -> int | None:
-    value = claims.get(name) if name is not None else None
-    if value is None:
-        return default
-    if type(value) is not int or value < 0:
-        raise ValueError("no limit")
-    return value
 
 
 def _demand_pyjwt() -> None:
     if not (find_spec("jwt") and find_spec("cryptography")):
         raise ValueError("needs PyJWT: pip install 'hookgate[jwt]'")
-
-
-def _check_place(runtime: Runtime) -> None:
-    """Between the two of them, requests are let through that neither has accepted yet."""
-    chain = runtime.config.plugins.chain
-    if "auth" in chain and chain.index("auth") + 1 != chain.index("auth_jwt"):
-        raise ValueError("it must stand directly behind 'auth' in the chain.")

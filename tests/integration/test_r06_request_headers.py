@@ -20,6 +20,8 @@ NEVER = [
     ("X-Gateway-Anything", "1"), ("OpenAI-Organization", "org-evil"), ("OpenAI-Project", "proj_evil"),
     ("Origin", "https://evil.test"), ("Referer", "https://evil.test/page"), ("User-Agent", "evil/1"),
     ("Accept-Encoding", "gzip, br"), ("Range", "bytes=0-1"), ("If-None-Match", '"x"'), ("Expect-CT", "x"),
+    ("X-SSL-Client-Verify", "SUCCESS"), ("X-SSL-Client-S-DN", "CN=evil"), ("X-SSL-Client-Fingerprint", "ab" * 20),
+    ("X-SSL-Client-Cert", "evil"), ("X-Forwarded-Client-Cert", "evil"), ("Client-Cert", ":evil:"),
     ("X-Unknown", "1"), ("Sec-Fetch-Mode", "cors"), ("Content-Location", "/x"),
 ]  # fmt: skip
 ALWAYS = [

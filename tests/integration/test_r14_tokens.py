@@ -122,6 +122,29 @@ async def test_claims_decide_on_models_and_limits(tmp_path: Path) -> None:
         assert statuses == [200, 429]
 
 
+async def test_claims_as_identity_providers_nest_them_decide_too(tmp_path: Path) -> None:
+    signer = SigningKey("PS256", "nested")
+    issuer = Issuer(signer)
+    async with ScriptedUpstream(issuer) as server:
+        issuer.url = server.url
+        text = config(server.url).replace('"hookgate"', '["hookgate", "account"]\nalgorithms = ["PS256"]')
+        text = text.replace('"models"', '"resource_access.hookgate.models"')
+        text = text.replace('"rpm"', '"https://example.com/limits.rpm"')
+        text = text.replace("[keys", 'required_claims = { "realm_access.roles" = "llm", scope = "chat" }\n[keys')
+        async with LocalGateway(tmp_path, text) as gateway:
+            told = {
+                "aud": ["account"], "scope": "openid chat", "realm_access": {"roles": ["user", "llm"]},
+                "resource_access": {"hookgate": {"models": ["echo"]}}, "https://example.com/limits": {"rpm": 2},
+            }  # fmt: skip
+            await until(200, gateway.url, token(signer, server.url, **told))
+            bob = token(signer, server.url, sub="bob", **told)
+            assert (await fetch_chat(gateway.url, "another", key=bob)).status == 403
+            assert [(await fetch_chat(gateway.url, "echo", key=bob)).status for _ in range(2)] == [200, 429]
+            for wrong in ({"scope": "openid"}, {"realm_access": {"roles": ["user"]}}, {"aud": "other"}):
+                eve = token(signer, server.url, sub="eve", **told | wrong)
+                assert (await fetch_chat(gateway.url, "echo", key=eve)).status == 401
+
+
 async def test_a_new_key_is_fetched_once_for_all_who_come_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,12 +32,16 @@ def make_exchange(
     path: str = "/v1/chat/completions",
     query: str = "",
     method: str = "POST",
+    peer: str = "192.0.2.7",
     **more: Any,
 ) -> Exchange:
     """An exchange as ``on_request`` gets it; ``more`` are attributes to set."""
     url = SimpleNamespace(raw_path=path, raw_query_string=query)
     content = SimpleNamespace(is_eof=lambda: False)  # of the body nothing is here yet
-    request = SimpleNamespace(method=method, rel_url=url, headers=CIMultiDict(headers), content=content)
+    protocol = SimpleNamespace(peer=peer)
+    request = SimpleNamespace(
+        method=method, rel_url=url, headers=CIMultiDict(headers), content=content, protocol=protocol
+    )
     exchange = Exchange(request, CHAT, _no_body)
     exchange.id = _ids.new()
     for name, value in more.items():
@@ -61,7 +65,7 @@ def finished_exchange(headers: Mapping[str, str] = {}, **more: Any) -> Exchange:
 
 def make_runtime(**parts: Any) -> Any:
     """What the observers use of a ``Runtime``; ``parts`` replace or add attributes."""
-    own = {"registry": CollectorRegistry(), "admin_routes": [], "keep": lambda key, make: make()}
+    own = {"registry": CollectorRegistry(), "admin_routes": [], "keep": lambda key, make: make(), "redis": None}
     return SimpleNamespace(**own | parts)
 
 

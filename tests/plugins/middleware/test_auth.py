@@ -138,8 +138,17 @@ def test_without_keys_everybody_comes_in() -> None:
     assert asked(make()).principal is None
 
 
-def test_what_is_no_key_is_left_to_auth_jwt_where_that_is_in_the_chain() -> None:
-    plugin = make(("auth", "auth_jwt"), alice=Key(sha256=digest(ALICE)))
+def test_where_nobody_has_a_key_nobody_comes_in() -> None:
+    plugin = make(alice=Key())
+    for headers in ({}, {"x_api_key": ALICE}, {"x_api_key": ""}, {"Authorization": "Bearer "}):
+        with pytest.raises(Unauthenticated):
+            asked(plugin, **headers)
+
+
+@pytest.mark.parametrize("next_one", ["auth_mtls", "auth_jwt"])
+@pytest.mark.parametrize("bob", [{}, {"bob": Key()}], ids=["alone", "bob"])
+def test_what_is_no_key_is_left_to_the_next_that_asks(next_one: str, bob: dict[str, Key]) -> None:
+    plugin = make(("auth", next_one), alice=Key(sha256=digest(ALICE)), **bob)
     assert asked(plugin, x_api_key=ALICE).principal == Principal("alice")
     for headers in ({"x_api_key": BOB}, {"x_api_key": "k" * 5000}, {}):
         assert asked(plugin, **headers).principal is None

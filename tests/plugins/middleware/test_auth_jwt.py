@@ -115,10 +115,21 @@ async def test_the_issuer_must_be_the_one_that_is_configured() -> None:
         await refuses(RSA.sign(claims(iss=wrong)), plugin)
 
 
-async def test_required_claims_must_be_there() -> None:
-    plugin = make(required_claims=("jti",))
-    await asked(RSA.sign(claims(jti="1")), plugin)
-    await refuses(RSA.sign(claims()), plugin)
+async def test_one_audience_of_several_will_do() -> None:
+    plugin = make(audience=("first", "second"))
+    for good in ("first", "second", ["other", "second"]):
+        assert await asked(RSA.sign(claims(aud=good)), plugin) == Principal("jwt:alice")
+    for wrong in ("firstsecond", "f", ["other"], [], None, AUDIENCE):
+        await refuses(RSA.sign(claims(aud=wrong)), plugin)
+
+
+async def test_required_claims_are_what_they_must_be() -> None:
+    plugin = make(required_claims={"tier": "gold", "realm_access.roles": ["llm", "admin"], "active": True})
+    good = {"tier": "gold", "realm_access": {"roles": ["user", "llm"]}, "active": True}
+    assert await asked(RSA.sign(claims(**good)), plugin) == Principal("jwt:alice")
+    for changes in ({"tier": "silver"}, {"tier": None}, {"active": 1}, {"realm_access": {"roles": ["user"]}},
+                    {"realm_access": ["llm"]}, {"realm_access": None, "roles": ["llm"]}):  # fmt: skip
+        await refuses(RSA.sign(claims(**good | changes)), plugin)
 
 
 # Signatures.
@@ -265,6 +276,26 @@ async def test_claims_say_what_the_principal_may_do() -> None:
     await refuses(RSA.sign(claims()), plugin)
 
 
+async def test_claims_lie_in_tables_of_claims() -> None:
+    plugin = make(
+        principal_claim="user.mail",
+        team_claim="https://example.com/claims.team",
+        models_claim="realm_access.models",
+        limits=auth_jwt.Limits(max_concurrency="limits.parallel"),
+    )
+    told: dict[str, Any] = {
+        "user": {"mail": "a@example.com"},
+        "https://example.com/claims": {"team": "red"},
+        "realm_access": {"models": ["gpt-*"]},
+        "limits": {"parallel": 3},
+    }
+    principal = Principal("jwt:a@example.com", ("gpt-*",), max_concurrency=3, team="red")
+    assert await asked(RSA.sign(claims(**told)), plugin) == principal
+    assert (await asked(RSA.sign(claims(**told | {"limits": None})), plugin)).max_concurrency is None
+    for wrong in ({"limits": 3}, {"limits": {"parallel": "3"}}, {"realm_access": ["gpt-*"]}, {"user": None}):
+        await refuses(RSA.sign(claims(**told | wrong)), plugin)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -324,7 +355,7 @@ async def test_r12_nothing_it_holds_is_a_token() -> None:
     assert not [part for part in token.split(".") if part in str(vars(plugin))]
 
 
-# Its place.
+# Its place and settings.
 
 
 async def test_whom_auth_has_found_it_does_not_ask() -> None:
@@ -332,17 +363,6 @@ async def test_whom_auth_has_found_it_does_not_ask() -> None:
     exchange: Exchange = make_exchange({"authorization": "Bearer hg-key"}, principal=alice)
     assert PLUGIN.on_request(exchange) is None
     assert exchange.principal is alice
-
-
-@pytest.mark.parametrize("chain", [("auth", "cache", "auth_jwt"), ("auth_jwt", "auth")], ids=str)
-def test_between_auth_and_this_nothing_may_stand(chain: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="directly behind 'auth'"):
-        make(chain=chain)
-
-
-@pytest.mark.parametrize("chain", [("auth", "auth_jwt", "cache"), ("logging", "auth_jwt")], ids=str)
-def test_these_chains_are_right(chain: tuple[str, ...]) -> None:
-    make(chain=chain)
 
 
 def test_without_an_issuer_and_keys_it_cannot_be_configured() -> None:
@@ -365,10 +385,26 @@ def test_an_algorithm_with_a_shared_secret_cannot_be_configured() -> None:
         assert [path for path, _ in mistakes(caught.value)] == [("algorithms", 0)]
 
 
+@pytest.mark.parametrize("audience", [["a", ""], [], "", ["a", 1], 7], ids=str)
+def test_an_audience_that_is_none_cannot_be_configured(audience: Any) -> None:
+    with pytest.raises(BaseValidationError) as caught:
+        make_converter().structure({"audience": audience, "issuer": "i"}, auth_jwt.Settings)
+    assert [path for path, _ in mistakes(caught.value)] == [("audience",)]
+
+
+@pytest.mark.parametrize("wanted", [[], 1.5, {"roles": "llm"}, ["llm", 1.5], [["llm"]]], ids=str)
+def test_a_demand_nothing_can_meet_cannot_be_configured(wanted: Any) -> None:
+    table = {"audience": "a", "issuer": "i", "required_claims": {"realm_access": wanted}}
+    with pytest.raises(BaseValidationError) as caught:
+        make_converter().structure(table, auth_jwt.Settings)
+    ((path, message),) = mistakes(caught.value)
+    assert path == ("required_claims",) and "'realm_access' must be" in message
+
+
 def test_every_limit_can_come_from_a_claim() -> None:
-    names = {field.name for field in attrs.fields(auth_jwt.Limits)}
-    assert names < {field.name for field in attrs.fields(Principal)}
-    assert names < {field.name for field in attrs.fields(auth_jwt.Settings)}
+    limits = {field.name for field in attrs.fields(Principal)} - {"name", "models", "team", "limits", "drains"}
+    assert {field.name for field in attrs.fields(auth_jwt.Limits)} == limits
+    assert limits < {field.name for field in attrs.fields(auth_jwt.Settings)}
 
 
 def test_without_pyjwt_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,80 @@
+"""What a request may use, estimated before its call from its body: what limits and budgets reserve."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+
+from gateway.exchange import Exchange
+
+_BYTES_PER_TOKEN = 4
+# No usual text has more tokens than that: CJK has 3 bytes a character and up to 1.2 tokens, code and JSON 3 a token.
+_LEAST_BYTES_PER_TOKEN = 2
+_MEDIA = re.compile(rb'"(?:data:[^,"]{0,200},)?[A-Za-z0-9+/=]{1024,}+"')
+_MEDIUM = 1600  # tokens of an image of usual size; the dearest of the vendors' (Anthropic)
+_MEDIUM_BYTES_PER_TOKEN = 25  # of a long document: 2,000 tokens for a page of 50 kB
+_SHORT = 1024  # bytes of a body that can hold no medium
+# Where a request says how long its answer may be, in each dialect.
+_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_NESTED_BOUNDS = (("generationConfig", "maxOutputTokens"), ("options", "num_predict"))
+
+
+@attrs.frozen
+class Demand:
+    """Tokens of one request."""
+
+    input_tokens: int
+    """About."""
+    most_input_tokens: int
+    """No usual text has more."""
+    most_output_tokens: int | None
+    """What the request allows its answer, of all choices together; ``None``: it does not say."""
+
+    def output_tokens(self, usual: int) -> int:
+        """About; ``usual`` where the request allows more."""
+        return usual if self.most_output_tokens is None else min(usual, self.most_output_tokens)
+
+
+NOTHING = Demand(0, 0, 0)
+
+
+def spends(exchange: Exchange) -> bool:
+    """Whether the request asks a model for what is paid by the token."""
+    surface = exchange.surface
+    return surface.chat or surface.embeds or surface.name == "completions"
+
+
+def demand(exchange: Exchange) -> Demand:
+    """Of a request whose body was read."""
+    body = exchange.payload
+    if not spends(exchange) or body is None or body.raw is None:
+        return NOTHING
+    text, media = _sizes(body.raw)
+    tokens = text // _BYTES_PER_TOKEN + media + 1
+    most = text // _LEAST_BYTES_PER_TOKEN + media + 1
+    return Demand(tokens, most, 0 if exchange.surface.embeds else _bound(body))
+
+
+def _sizes(raw: bytes) -> tuple[int, int]:
+    """Bytes of text, and tokens of what is base64."""
+    if len(raw) < _SHORT:
+        return len(raw), 0
+    found = [len(match.group()) for match in _MEDIA.finditer(raw)]
+    return len(raw) - sum(found), sum(max(_MEDIUM, size // _MEDIUM_BYTES_PER_TOKEN) for size in found)
+
+
+def _bound(body: Any) -> int | None:
+    given = next((value for name in _BOUNDS if _is_count(value := body.get(name))), None)
+    if given is None:
+        for table, name in _NESTED_BOUNDS:
+            inner = body.get(table)
+            if isinstance(inner, dict) and _is_count(inner.get(name)):
+                given = inner[name]
+    choices = body.get("n")
+    return None if given is None else int(given) * (choices if _is_count(choices) else 1)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
