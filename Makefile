@@ -77,10 +77,14 @@ $(JS)/node_modules/.made: $(JS)/package-lock.json
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(ARGS)
 
+# What operators can want: everything but the tools of tests.
+EXTRAS := workers redis postgres cost jwt bedrock vertex import
+
 lock: $(VENV)/.made
 	test -x $(VENV)/lock/bin/pip-compile || { "$(PYTHON)" -m venv $(VENV)/lock && \
 		$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install pip-tools==7.6.2; }
 	$(COMPILE) --output-file requirements.lock setup.cfg
+	$(COMPILE) $(addprefix --extra ,$(EXTRAS)) --constraint requirements.lock --output-file requirements-all.lock setup.cfg
 	$(COMPILE) --only-build-deps --build-deps-for wheel --output-file requirements-build.lock pyproject.toml
 	$(COMPILE) --extra test --extra lint --extra workers --extra vertex --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
 

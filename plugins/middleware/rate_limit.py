@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Literal
 
 import attrs
+from prometheus_client import Counter
 
 from gateway import Exchange, Principal, Reply, Runtime, hookimpl
 from gateway.config import Config
@@ -65,6 +66,8 @@ class Plugin:
             defaults[limit.unit] = (*defaults.get(limit.unit, ()), limit)
         self._metering = Metering(defaults, settings.total, runtime.config.teams)
         self.store = self._store(runtime)
+        self._refused = runtime.keep("refused", _refusals)
+        runtime.registry.register(self._refused)
         self._counts_money = _counts_money(settings, runtime.config)
         self._prices: dict[tuple[str | None, str], tuple[float, Sequence[Price] | None]] = {}
 
@@ -184,6 +187,8 @@ class Plugin:
 
     def _granted(self, exchange: Exchange, ticket: Ticket) -> None:
         if ticket.refused >= 0:
+            meter = ticket.meters[ticket.refused]
+            self._refused.labels(meter.unit, meter.whose).inc()
             raise refusal(ticket)
         exchange.notes[_NOTE] = ticket
 
@@ -221,6 +226,11 @@ class Plugin:
 
 
 _OPEN = Principal("open")
+
+
+def _refusals() -> Counter:
+    text = "Requests refused by a limit, by what it counts and whose it is."
+    return Counter("hookgate_limited", text, ["unit", "whose"], registry=None)
 
 
 def _counts_money(settings: Settings, config: Config) -> bool:
