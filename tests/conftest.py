@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 
 import gateway.testing
+from tests.support.postgres import Postgres
 from tests.support.programs import recorded_data
 from tests.support.recordings import Recordings
 
@@ -24,3 +27,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def test_data() -> Recordings:
     """Recorded provider traffic; skips where there is none."""
     return Recordings(recorded_data())
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server of this run's own (each of several test processes has one); skips where there is none."""
+    server = Postgres()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """An empty database."""
+    return postgres.empty()
