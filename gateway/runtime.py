@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from gateway.admission import Admission
 from gateway.config import Config
 from gateway.dialects.models import Models
+from gateway.state.keyring import Keyring
 from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
 
@@ -104,11 +105,18 @@ class Runtime:
     """The generation's ``gateway.routing.Router``, from ``on_startup`` on."""
     redis: Link | None = attrs.field(default=attrs.Factory(lambda self: link_to(self.config.state), takes_self=True))
     """The way to Redis, where ``[state] redis`` is set. Open from ``on_startup`` on."""
+    keys: Keyring | None = None
+    """Keys and teams of the database, where ``[state] keys`` is set. Open from ``on_startup`` on."""
     code: str = ""
     """The plugin's module; another one when its file has changed."""
     kept: Kept = attrs.field(factory=dict, repr=False)
     kept_before: Kept = attrs.field(factory=dict, repr=False)
     """``kept`` of the generation that is replaced."""
+
+    @property
+    def links(self) -> list[Link | Keyring]:
+        """What generations share where it is the same, and the server closes behind the last one."""
+        return [link for link in (self.redis, self.keys) if link is not None]
 
     def named(self, name: str, code: str) -> Runtime:
         """The same runtime for another plugin."""

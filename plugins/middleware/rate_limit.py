@@ -18,6 +18,7 @@ from gateway.errors import BudgetExceeded
 from gateway.limit_words import headers, refusal
 from gateway.limits import Limit, Unit
 from gateway.metering import Metering, Plan
+from gateway.state.keyring import Teams
 from gateway.state.memory import Memory
 from gateway.state.meters import Ticket
 from gateway.state.processes import Processes
@@ -57,7 +58,8 @@ class Plugin:
         defaults: dict[Unit, Sequence[Limit]] = {}
         for limit in (*_shorthands(settings), *settings.limits):
             defaults[limit.unit] = (*defaults.get(limit.unit, ()), limit)
-        self._metering = Metering(defaults, settings.total, runtime.config.teams)
+        teams, keys = runtime.config.teams, runtime.keys
+        self._metering = Metering(defaults, settings.total, teams if keys is None else Teams(teams, keys))
         self.store = self._store(runtime)
         self._prices: dict[str | None, tuple[float, Sequence[Any] | None]] = {}
 
@@ -78,6 +80,13 @@ class Plugin:
         if isinstance(self.store, Shared):
             self.store.without = self._settings.without_redis
             runtime.spawn(self.store.processes.run(), "limits")
+        if runtime.keys is not None:
+            runtime.keys.on_teams.append(self._metering.forget)
+
+    @hookimpl
+    def on_shutdown(self) -> None:
+        if (keys := self._runtime.keys) is not None and self._metering.forget in keys.on_teams:
+            keys.on_teams.remove(self._metering.forget)
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:
