@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from gateway import config as configuration
-from gateway import live, plugins, surfaces
+from gateway import key_admin, live, plugins, surfaces
 from gateway.config import Config, Document
 from gateway.dispatch import Dispatcher
 from gateway.errors import ConfigError, GatewayError
@@ -210,6 +210,6 @@ def _routes(dispatcher: Dispatcher, document: Document, ready: Handler) -> surfa
 def _admin(runtime: plugins.Runtime, host: Host) -> web.Application:
     application = web.Application()
     application.router.add_post("/reload", host.reload)
-    application.add_routes([*runtime.admin_routes, live.route(runtime)])
+    application.add_routes([*runtime.admin_routes, live.route(runtime), *key_admin.routes(runtime)])
     application.freeze()
     return application
