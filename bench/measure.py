@@ -55,6 +55,8 @@ async def measure_load(plan: Plan, scenario: Scenario) -> list[Row]:
     if scenario.beside is not None:
         compared = [server for server in compared if server.gateway]
     async with AsyncExitStack() as stack:
+        if scenario.governed:
+            compared = _governed(plan, stack, compared, scenario.governed)
         turns = [
             (one, scenario, _row(scenario, one.server.name, scenario.bar if one.server.gateway else None))
             for one in await _start_all(plan, stack, compared, scenario.interval)
@@ -66,6 +68,14 @@ async def measure_load(plan: Plan, scenario: Scenario) -> list[Row]:
             for one, load, row in turns[turn:] + turns[:turn]:
                 await _round(plan, load, one, row)
     return [row for _, _, row in turns]
+
+
+def _governed(plan: Plan, stack: AsyncExitStack, compared: list[Server], where: str) -> list[Server]:
+    redis = stack.enter_context(servers.redis(plan.load_core, plan.folder)) if where == "redis" else ""
+    rules = servers.governed(redis)
+    return [
+        server if server.rules is None else attrs.evolve(server, command=server.rules(rules)) for server in compared
+    ]
 
 
 def _row(scenario: Scenario, name: str, bar: Bar | None) -> Row:

@@ -53,15 +53,22 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def chosen_servers(options: argparse.Namespace) -> tuple[Server, ...]:
     chosen = []
     if "gateway" in options.servers:
-        chosen.append(Server("gateway", servers.gateway(servers.TREE, options.gateway, options.chain), gateway=True))
+        chosen.append(_gateway("gateway", servers.TREE, options.gateway, options.chain))
     if options.against:
         tree = options.against.resolve()
-        chosen.append(Server("against", servers.gateway(tree, chain=options.chain), tree, gateway=True))
+        chosen.append(_gateway("against", tree, "", options.chain))
     if "textbook" in options.servers:
         chosen.append(Server("textbook", servers.textbook))
     if "raw" in options.servers:
         chosen.append(Server("raw", servers.raw, relays=False))
     return tuple(chosen)
+
+
+def _gateway(name: str, tree: Path, command: str, chain: list[str] | None) -> Server:
+    def ruled(rules: str) -> servers.Command:
+        return servers.gateway(tree, command, chain, rules)
+
+    return Server(name, servers.gateway(tree, command, chain), tree, gateway=True, rules=ruled)
 
 
 def machine(load_core: int, server_core: int) -> dict[str, Any]:

@@ -53,6 +53,9 @@ class Scenario:
     gateway_head: bytes = b""
     """Header line a gateway's answer must have for its figure to mean anything."""
     path: str = messages.CHAT_PATH
+    governed: Literal["", "memory", "redis"] = ""
+    """The gateway counts requests, tokens and money of the key, of its team and of all, and writes the ledger; where it
+    counts."""
     beside: Scenario | None = None
     """Another load on the same gateway, in the same rounds: what this one is compared with."""
 
@@ -107,6 +110,20 @@ def loads() -> list[Scenario]:
             relayed=False,
             connections=2,
             bar=Bar("difference", limit=15_000, goal=5_000),
+        ),
+        attrs.evolve(
+            whole,
+            name="governed",
+            title="the same with limits, a budget and the ledger",
+            governed="memory",
+            bar=Bar("ratio", limit=1.2, goal=1.0),
+        ),
+        attrs.evolve(
+            whole,
+            name="governed-redis",
+            title="the same, counted in Redis",
+            governed="redis",
+            bar=Bar("ratio", limit=2.0, goal=1.5),
         ),
         Scenario(
             name="translate",

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import json
 import shlex
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import attrs
 
@@ -35,6 +37,8 @@ class Server:
     path: Path = TREE
     """Checkout its modules are imported from."""
     gateway: bool = False
+    rules: Callable[[str], Command] | None = None
+    """Its command with further lines of ``gateway.toml``."""
     relays: bool = True
     """It passes on what the upstream answers, so that streams and the cache mean something."""
 
@@ -47,13 +51,13 @@ def raw(port: int, upstream: int, folder: Path) -> list[str]:
     return [sys.executable, "-m", "bench.fixed", f"--port={port}"]
 
 
-def gateway(tree: Path, command: str = "", chain: Sequence[str] | None = None) -> Command:
+def gateway(tree: Path, command: str = "", chain: Sequence[str] | None = None, rules: str | None = None) -> Command:
     """The gateway of a checkout, or another command whose ``{port}``, ``{upstream}``, ``{config}`` are filled in."""
 
     def build(port: int, upstream: int, folder: Path) -> list[str]:
         config = folder / "gateway.toml"
         config.touch(mode=0o600)  # the gateway refuses a configuration that others may read
-        config.write_text(configuration(port, upstream, tree, chain))
+        config.write_text(configuration(port, upstream, tree, chain, rules))
         if command:
             return shlex.split(command.format(port=port, upstream=upstream, config=config))
         return [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
@@ -61,8 +65,37 @@ def gateway(tree: Path, command: str = "", chain: Sequence[str] | None = None) -
     return build
 
 
-def configuration(port: int, upstream: int, tree: Path, chain: Sequence[str] | None = None) -> str:
-    """A gateway.toml with this chain (the default one), one virtual key and the mock upstream as its only provider."""
+def governed(redis: str = "") -> str:
+    """Lines of a gateway.toml by which much is counted, in Redis or in memory, and all is written to the ledger."""
+    state = f'[state]\nredis = "{redis}"\n' if redis else ""
+    return f"""\
+{state}
+[teams.bench]
+tokens_per_minute = 1_000_000_000_000
+budget = {{ usd = 1_000_000, per = "month" }}
+[prices.models."*"]
+input = 2.5
+output = 10
+[plugins.rate_limit]
+total = [{{ requests = 1_000_000_000, per = "minute", models = ["gpt-*"] }}]
+"""
+
+
+GOVERNED_KEY = """\
+team = "bench"
+tokens_per_minute = 1_000_000_000_000
+budget = { usd = 1_000_000, per = "month" }
+"""
+
+
+def configuration(
+    port: int, upstream: int, tree: Path, chain: Sequence[str] | None = None, rules: str | None = None
+) -> str:
+    """A gateway.toml with this chain (the default one), one virtual key and the mock upstream as its only provider.
+
+    With ``rules`` (``governed``) the ledger is in the chain and the key is one of a team."""
+    if rules is not None:
+        chain = [*(chain or ("request_id", "logging", "metrics", "auth", "rate_limit", "cache")), "ledger"]
     plugins = "" if chain is None else f"chain = {json.dumps(list(chain))}\n"
     digest = hashlib.sha256(messages.KEY.encode()).hexdigest()
     return f"""\
@@ -83,7 +116,7 @@ folders = ["{tree / "plugins"}"]
 sha256 = "{digest}"
 requests_per_minute = 1_000_000_000
 max_concurrency = 1_000_000
-
+{"" if rules is None else GOVERNED_KEY + rules}
 [pool]
 max_connections = 10_000
 
@@ -94,6 +127,26 @@ base_url = "http://127.0.0.1:{upstream}/v1"
 [models."{messages.MODEL}"]
 targets = [{{ provider = "mock" }}]
 """
+
+
+@contextmanager
+def redis(core: int, folder: Path) -> Iterator[str]:
+    """A Redis of its own, and its URL. Raises ``FileNotFoundError`` where it is not installed."""
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    process = Process(command, core=core, path=TREE, log=folder / "redis.log")
+    try:
+        deadline = perf_counter() + START_LIMIT
+        while perf_counter() < deadline:
+            process.check()
+            try:
+                socket.create_connection(("127.0.0.1", port), 0.1).close()
+                break
+            except OSError:
+                sleep(0.01)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.stop()
 
 
 async def start_upstream(core: int, folder: Path, interval: float, events: int) -> tuple[Process, int]:

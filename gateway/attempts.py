@@ -219,6 +219,7 @@ class _Course:
 
     async def after(self, error: UpstreamError, failed: Target, state: TargetState) -> Target:
         """The target to call next, when it may be. Raises ``error`` where the gateway is done trying."""
+        self._forget(error)
         verdict = self._verdict(error)
         if len(self._exchange.tried) >= self._attempts._retry.attempts:
             verdict = _NOTHING_MORE
@@ -231,6 +232,14 @@ class _Course:
             if await self._rested(state, wait):
                 return failed
         raise self._final(error)
+
+    def _forget(self, error: UpstreamError) -> None:
+        """The call is over. Raises ``error`` where nobody is left who waits for the answer of another one."""
+        exchange = self._exchange
+        if exchange.drain is not None and exchange.drain.begun:
+            exchange.sent = not isinstance(error, UpstreamRefused)
+            raise error
+        exchange.sent = False
 
     def _verdict(self, error: UpstreamError) -> Verdict:
         exchange = self._exchange

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway import usage
 from gateway.errors import ConfigError, GatewayError
 
 
@@ -86,6 +87,9 @@ def _parser() -> tuple[argparse.ArgumentParser, Any]:
     explain.add_argument("--json", action="store_true", help="for machines")
     add("models", _models, "List the models clients can name now.")
     add("plugins", _plugins, "List the loaded plugins: name, kind, place in the chain, hooks, file.")
+    usage.add_arguments(
+        add("usage", usage.run, "Add up what the ledger says was used: by whom, of what, and what it cost.")
+    )
     _add_imports(commands)
     keys = commands.add_parser("keys", help="Virtual keys.").add_subparsers(required=True, metavar="COMMAND")
     new = keys.add_parser("new", help="Make a key; it is printed once, with its table for gateway.toml.")
@@ -280,7 +284,8 @@ def _with_plugins(path: Path, report: Callable[[Any, Any], Awaitable[int]]) -> i
         settings, document = config.load(path, os.environ)
         upstream = Upstream(settings.pool)
         try:
-            return await report(plugins.load(settings, document, plugins.Runtime(settings, upstream)), document)
+            runtime = plugins.Runtime(settings, upstream, folder=path.parent)
+            return await report(plugins.load(settings, document, runtime), document)
         finally:
             await upstream.close()
 

@@ -17,6 +17,8 @@ import attrs
 from gateway import environment
 from gateway.authenticators import AUTHENTICATORS, misplaced
 from gateway.document import Document, dotted
+from gateway.pricing.check import check_prices
+from gateway.pricing.vendors import address_of
 from gateway.secret import Secret, is_reference
 from gateway.settings import (
     CORE_KEYS,
@@ -89,6 +91,7 @@ def load(path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any] | 
     _check_names(document)
     _check_values(document, config)
     _check_target_limits(document)
+    check_prices(document, config)
     return config, document
 
 
@@ -106,7 +109,8 @@ def _structure(document: Document) -> Config:
     config.plugins.tables.update(_tables(document.table("plugins")))
     for name, provider in config.providers.items():
         table = json.dumps(document.table("providers", name), sort_keys=True, default=str)
-        config.providers[name] = attrs.evolve(provider, digest=sha256(table.encode()).hexdigest())
+        address = address_of(document.table("providers", name))
+        config.providers[name] = attrs.evolve(provider, digest=sha256(table.encode()).hexdigest(), base_url=address)
     return config
 
 

@@ -18,6 +18,7 @@ from gateway import relay
 from gateway.attempts import Attempts
 from gateway.commit import is_events
 from gateway.config import Config
+from gateway.drain import Drain
 from gateway.errors import (
     GatewayError,
     InternalError,
@@ -26,7 +27,8 @@ from gateway.errors import (
     RouteNotFound,
     forget_frames,
 )
-from gateway.exchange import Event, Exchange, Reply, Surface, Target
+from gateway.estimates import used
+from gateway.exchange import Event, Exchange, Reply, Surface, Target, Usage
 from gateway.intake import Intake
 from gateway.plugins import Call, Plugins
 from gateway.replies import error_reply, stamp
@@ -87,20 +89,15 @@ class Dispatcher:
                 exchange.error = exchange.error or error  # type: ignore[assignment]
             raise
         finally:
-            if reply is not None:
-                if reply.events is not None:
-                    known = reply.usage if exchange.outcome == "ok" else None
-                    exchange.usage = exchange.usage or reply.events.usage or known
-                if reply.close is not None:
-                    reply.close()
-            if exchange.call is not None:
-                exchange.call.end(exchange.outcome)
-            exchange.guard.close()  # another one where the call's stream was cut loose from the exchange
-            exchange.finished = perf_counter()
             try:
-                await self._finish(exchange)
+                if exchange.drain is not None:
+                    await exchange.drain.finish(reply)
             finally:
-                self.active.discard(exchange)  # only now: a generation ends behind its last on_finish
+                self._settle(exchange, reply)
+                try:
+                    await self._finish(exchange)
+                finally:
+                    self.active.discard(exchange)  # only now: a generation ends behind its last on_finish
 
     async def _reply(self, exchange: Exchange, answer: Answer) -> Reply:
         clock = perf_counter()
@@ -117,6 +114,8 @@ class Dispatcher:
             clock = call.stat.lap(clock)
             if isinstance(reply, Reply):
                 return reply
+        if exchange.principal is not None and exchange.principal.drains and exchange.surface.repeatable:
+            exchange.drain = Drain(exchange)
         return await answer(exchange)
 
     async def _awaited(self, call: Call, exchange: Exchange, running: Awaitable[Any]) -> Any:
@@ -188,6 +187,7 @@ class Dispatcher:
                 if (running := call.function(exchange, reply)) is not None and isawaitable(running):
                     await self._awaited(call, exchange, running)
             except Exception as error:  # noqa: BLE001 - answered in the reply's place
+                exchange.usage = exchange.usage or self._used(exchange, reply)  # it is paid for all the same
                 if reply.close is not None:
                     reply.close()
                 reply = await self._failed(exchange, _ours(call, error))
@@ -207,6 +207,24 @@ class Dispatcher:
             reply.headers["cache-control"] = "no-cache, no-transform"
             reply.headers["x-accel-buffering"] = "no"
         return relay.send_stream(request, exchange, reply, reply.stream, events, self._reader_timeout)
+
+    def _settle(self, exchange: Exchange, reply: Reply | None) -> None:
+        """The call is over: what it used is known, and what it held is given back."""
+        if exchange.usage is None:
+            exchange.usage = self._used(exchange, reply)
+        if reply is not None and reply.close is not None:
+            reply.close()
+        if exchange.call is not None:
+            exchange.call.end(exchange.outcome)
+        exchange.guard.close()  # another one where the call's stream was cut loose from the exchange
+        exchange.finished = perf_counter()
+
+    def _used(self, exchange: Exchange, reply: Reply | None) -> Usage | None:
+        try:
+            return used(exchange, reply)
+        except Exception:  # of an answer nobody understands; on_finish must run all the same
+            log.exception("exchange %s: what it used cannot be told", exchange.id)
+            return None
 
     async def _finish(self, exchange: Exchange) -> None:
         """Every on_finish, once, whatever the others do and also when the client's leaving cancels us meanwhile."""

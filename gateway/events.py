@@ -21,7 +21,9 @@ class StreamReader(Protocol):
     done: bool
     finished: bool
     started: bool
-    usage: Usage | None
+
+    @property
+    def usage(self) -> Usage | None: ...
 
     def event(self, name: str | None, data: bytes) -> int: ...
 
@@ -87,6 +89,11 @@ class EventStream:
     def usage(self) -> Usage | None:
         """What the provider reported up to now."""
         return self.reader.usage
+
+    @property
+    def counted(self) -> bool:
+        """The answer has come to its end: what is reported is all of it."""
+        return self.reader.done or self.reader.finished
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """Whole events, as many as each upstream read completed.

@@ -95,8 +95,10 @@ class Target:
 class Usage:
     """Tokens an exchange used, normalised (OpenAI's counting).
 
-    ``input_tokens`` includes ``cached_tokens``; ``output_tokens`` includes ``reasoning_tokens``.
-    ``None`` means the upstream did not say, which is not zero.
+    ``input_tokens`` includes all that was read: what came from a cache, was written to one, was sound or picture;
+    ``output_tokens`` likewise, with ``reasoning_tokens``. ``None`` means nobody said, which is not zero.
+    ``provenance``: all ``reported`` by the provider; ``partial``: a part of it, and where the exchange broke off the
+    rest is estimated; ``estimated``: all of it, from the request and from what was delivered.
     """
 
     input_tokens: int | None = None
@@ -105,6 +107,16 @@ class Usage:
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     provenance: Provenance = "reported"
+    cache_write_1h_tokens: int | None = None
+    """Those of ``cache_write_tokens`` that are kept for an hour."""
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_input_tokens: int | None = None
+    image_output_tokens: int | None = None
+    web_searches: int | None = None
+    """Searches the provider made itself, where it counts them (Anthropic)."""
+    service_tier: str | None = None
+    """How the provider says it served the request: ``default``, ``standard``, ``flex``, ``priority``, ``batch``, …"""
 
     @property
     def total_tokens(self) -> int:
@@ -131,7 +143,8 @@ class Reply:
     """
 
     __slots__ = (
-        "body", "close", "events", "first", "headers", "status", "stream", "taps", "terminated", "translated", "usage",
+        "body", "close", "events", "first", "headers", "sample", "status", "stream", "taps", "terminated", "translated",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +172,8 @@ class Reply:
         """The core's reader of a stream of events; knows its usage when it has ended."""
         self.translated = False
         """We wrote it ourselves, of an answer that was understood: what it used is ``usage``, or nobody knows."""
+        self.sample: Any = None
+        """Some blocks of a stream of events that was sent (``gateway.sample.Sample``); the core's."""
         self.taps: list[Callable[[bytes], None]] = []
         """Called with the body bytes the client is sent, in order; what they add up to is complete only when
         ``on_finish`` sees the outcome ``ok``."""
@@ -168,10 +183,10 @@ class Exchange:
     """One request with its answer. Made by the dispatcher, walked through the chain, seen last by ``on_finish``."""
 
     __slots__ = (
-        "_arrived", "_reader", "_ready", "cache", "call", "client_ip", "committed", "dropped", "error", "finished",
-        "first_byte", "guard", "headers", "id", "method", "model", "notes", "outcome", "path", "payload", "principal",
-        "query", "reply_bytes", "request", "started", "status", "stream", "strict", "surface", "tail", "target",
-        "tried", "upstream_seconds", "usage",
+        "_arrived", "_reader", "_ready", "cache", "call", "client_ip", "committed", "cost", "drain", "dropped", "error",
+        "finished", "first_byte", "guard", "headers", "id", "method", "model", "notes", "outcome", "path", "payload",
+        "principal", "query", "reply_bytes", "request", "sent", "started", "status", "stream", "strict", "surface",
+        "tail", "target", "tried", "upstream_seconds", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -210,7 +225,13 @@ class Exchange:
         self.target: Target | None = None
         self.tried: list[str] = []
         """Names of the targets a call was made to, in order."""
+        self.sent = False
+        """The provider of the last of these has been sent the request and has not refused it: it costs tokens."""
+        self.drain: Any = None
+        """What reads on when the client leaves (``gateway.drain.Drain``), if its principal wants that; the core's."""
         self.usage: Usage | None = None
+        self.cost: int | None = None
+        """Nano-USD (1e-9 USD). ``None``: unknown, or no plugin asked (``runtime.prices.settle``)."""
         self.cache: CacheState | None = None
         self.strict = False
         """A translation that cannot carry all of the request refuses it."""

@@ -14,15 +14,15 @@ from typing import Any, Literal
 import attrs
 
 from gateway.admission import Admission
-from gateway.config import Config, Document, Key, Timeouts, did_you_mean
+from gateway.config import Config, Document, Timeouts, did_you_mean
 from gateway.document import dotted
 from gateway.errors import ConfigError
 from gateway.exchange import Principal, Target
+from gateway.explain_limits import Limit, limits_of
 from gateway.plugins import Plugins
 from gateway.routing import Router, as_fallback
 from gateway.selection import matcher
 
-LIMITS = ("requests_per_minute", "tokens_per_minute", "max_concurrency")
 Rule = Literal["exact", "glob", "provider", "list", "default", "unknown", "nowhere"]
 
 
@@ -32,16 +32,6 @@ class Access:
 
     allowed: bool
     why: str
-
-
-@attrs.frozen
-class Limit:
-    """What the caller may use."""
-
-    name: str
-    value: int
-    """0 is no limit."""
-    where: str
 
 
 @attrs.frozen
@@ -74,6 +64,8 @@ class Hop:
     timeouts: dict[str, float] | None
     """``None``: the provider's plugin has no such settings."""
     retry_ambiguous: bool
+    price: Mapping[str, str] | None = None
+    """USD for a million tokens of ``input`` and of ``output`` in usual requests, and ``source``; ``None``: unknown."""
     now: Any = None
     """What the running gateway knows of it (``TargetState.snapshot``); ``None``: nothing, or none was asked."""
     gates: dict[str, Any] = attrs.field(factory=dict)
@@ -162,13 +154,14 @@ class Explainer:
         access = self._access(principal, model)
         resolution, targets = await self._resolution(model, ask)
         status = 403 if not access.allowed else 404 if resolution.rule == "nowhere" else None
+        rate_limit = self._settings.get("rate_limit")
         return Explanation(
             key=principal.name if principal is not None else None,
             model=model,
             answer="refused" if status else "undecided" if resolution.rule == "unknown" else "forwarded",
             status=status,
             access=access,
-            limits=tuple(self._limits(principal)),
+            limits=tuple(limits_of(self._document, self._config, rate_limit, principal, model)),
             resolution=resolution,
             policies=tuple(self._policies(model)),
             targets=self._hops(model, targets),
@@ -204,19 +197,6 @@ class Explainer:
         if not self._document.table("keys", principal.name).get("models"):
             return Access(True, f"key '{principal.name}' may use all models: it has no {place}")
         return Access(True, f"'{decides}' matches, {place} ({where})")
-
-    def _limits(self, principal: Principal | None) -> Iterator[Limit]:
-        if "rate_limit" not in self._settings:
-            return
-        key: Key | None = None if principal is None else self._config.keys[principal.name]
-        for name in LIMITS:
-            path: tuple[str, ...] = ("plugins", "rate_limit", name)
-            value = getattr(self._settings["rate_limit"], name, 0)
-            if principal is not None and key is not None and (own := getattr(key, name)) is not None:
-                path, value = ("keys", principal.name, name), own
-            written = name in self._document.table(*path[:-1])
-            where = f"{dotted(path)} ({self._document.where(path)})" if written else f"default of {dotted(path[:-1])}"
-            yield Limit(name, value, where)
 
     async def _resolution(self, model: str, ask: bool) -> tuple[Resolution, Sequence[Target]]:
         targets, router = self._router.written(model), self._router
@@ -286,9 +266,17 @@ class Explainer:
             if isinstance(timeouts, Timeouts)
             else None,
             retry_ambiguous=provider.retry_ambiguous,
+            price=self._price(target, model),
             now=self._live["targets"].get(target.name),
             gates={name: self._live["gates"][name] for name in gates if name in self._live["gates"]},
         )
+
+    def _price(self, target: Target, model: str) -> Mapping[str, str] | None:
+        price = self._plugins.runtime.prices.of(target, model)
+        if price is None:
+            return None
+        read, made = (f"{usd.normalize():f}" for usd in price.per_million())
+        return {"input": read, "output": made, "source": price.source}
 
     def _fallbacks(self, principal: Principal | None, model: str) -> Iterator[Fallback]:
         entry = self._router.entry(model)

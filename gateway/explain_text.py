@@ -25,7 +25,8 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield ""
     yield f"access      {told.access.why}"
     for limit in told.limits:
-        yield f"limit       {limit.value or 'no limit of'} {_PER[limit.name]}, {limit.where}"
+        amount = f"{limit.value:,.12g}" if limit.value else "no limit of"
+        yield f"limit       {amount} {_PER.get(limit.name, limit.name)}, {limit.where}"
     if not told.limits:
         yield "limit       none: 'rate_limit' is not in the chain"
     yield f"resolution  {told.resolution.rule}: {told.resolution.why}"
@@ -70,6 +71,7 @@ def _hop(label: str, hop: Hop, told: Explanation) -> Iterator[str]:
     waits = f"{hop.queue} may wait, {longest}"
     gates = ", ".join(f"{limit} for {name}" for name, limit in hop.at_once.items())
     yield f"              at once   {f'{gates}; {waits}' if gates else 'no limit'}"
+    yield f"              price     {_price(hop.price)}"
     if hop.timeouts is not None:
         limits = ", ".join(f"{name} {_time(seconds)}" for name, seconds in hop.timeouts.items())
         yield f"              timeouts  {limits}"
@@ -82,6 +84,12 @@ def _hop(label: str, hop: Hop, told: Explanation) -> Iterator[str]:
                 f"{gate['running']} of {gate['limit']} running, {gate['waiting']} waiting, {gate['refused']} refused"
             )
             yield f"              now       at {name}: {state}"
+
+
+def _price(price: Mapping[str, str] | None) -> str:
+    if price is None:
+        return "not known: its cost is not counted ([prices])"
+    return f"${price['input']} for a million tokens in, ${price['output']} out ({price['source']})"
 
 
 def _now(state: Mapping[str, Any] | None) -> str:

@@ -87,13 +87,15 @@ class _InOwnContext:
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("head_since", "peer")
+    __slots__ = ("head_since", "outlived", "peer")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.head_since = monotonic()
         """When the request head now arriving began; 0.0 while none is."""
         self.peer = ""
+        self.outlived: Callable[[], bool] | None = None
+        """Asked when the client leaves: whether what is answering it goes on. Otherwise that is cancelled."""
 
     @property
     def is_idle(self) -> bool:
@@ -120,6 +122,8 @@ class Connection(RequestHandler):
             front.peers[self.peer] -= 1
             if not front.peers[self.peer]:
                 del front.peers[self.peer]
+        if self.outlived is not None and self.outlived():
+            self._task_handler = None  # else aiohttp cancels it
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

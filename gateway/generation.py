@@ -116,8 +116,9 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
     targets = _targets(before, config)
     redis, keys = _redis(before, config), _keys(before, config, source.path.parent)
     runtime = plugins.Runtime(
-        config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets, redis=redis, keys=keys
-    )
+        config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets, redis=redis,
+        keys=keys, folder=source.path.parent,
+    )  # fmt: skip
     loaded = plugins.load(config, document, runtime, finder)
     started = False
     try:

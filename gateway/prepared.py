@@ -89,12 +89,13 @@ class Route:
         return start
 
     async def call(
-        self, method: str, path: str, headers: bytes, body: bytes | None
+        self, method: str, path: str, headers: bytes, body: bytes | None, exchange: Any = None
     ) -> tuple[Connection, RawResponseMessage, StreamReader]:
         """Send one request, wait for the head of its answer. The caller closes or releases the connection.
 
-        ``headers`` are whole lines (``lines`` makes them). Raises what aiohttp raises, ``ReusedConnectionLost`` among
-        it, and ``ValueError`` for a method or path that would split the request.
+        ``headers`` are whole lines (``lines`` makes them). On a connection the ``exchange`` is ``sent``. Raises
+        what aiohttp raises, ``ReusedConnectionLost`` among it, and ``ValueError`` for a method or path that would split
+        the request.
         """
         start = self._start(method, path)
         if body is not None:
@@ -107,6 +108,8 @@ class Route:
             connection = await self._connector.connect(self._request, [], self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("no connection in time") from error
+        if exchange is not None:
+            exchange.sent = True
         try:
             message, payload = await self._exchange(connection, head, body, method)
         except BaseException:

@@ -28,6 +28,7 @@ from gateway.exchange import Exchange, Reply
 from gateway.front import SENT
 from gateway.outbox import outbox
 from gateway.rendering import render_event
+from gateway.sample import Sample
 
 log = logging.getLogger("hookgate")
 _PIECE = 1 << 16  # bytes of a large block written between two looks at the clock: a slow reader is not a stopped one
@@ -146,16 +147,23 @@ async def _send_blocks(
     blocks: AsyncIterator[bytes],
     reader_timeout: float,
 ) -> None:
+    sample = reply.sample = Sample()
+    wait = 0 if reply.events is None else 1  # blocks until the next one for the sample; below 0 none is wanted
+    sent = 0
     try:
         if reply.first:
             first, reply.first = reply.first, b""
             await _send_block(response, exchange, first, reply.taps, reader_timeout)
+            wait = sample.take(first)
             del first
         taps, protocol = reply.taps, request.protocol
         writer = response._payload_writer
         is_chunked = isinstance(writer, StreamWriter) and writer.chunked
         async for block in blocks:
             size = len(block)
+            wait -= 1
+            if not wait:
+                wait = sample.take(block)
             if not (is_chunked and exchange.first_byte) or protocol.writing_paused or size > _PIECE:
                 # aiohttp's writer has to wait, or to do more than what follows.
                 await _send_block(response, exchange, block, taps, reader_timeout)
@@ -164,7 +172,7 @@ async def _send_blocks(
             if transport is None or transport.is_closing():
                 raise ConnectionResetError("the client is gone")
             outbox.write(transport, b"%x\r\n%b\r\n" % (size, block))
-            exchange.reply_bytes += size
+            sent += size
             if taps:
                 for tap in taps:
                     tap(block)
@@ -172,6 +180,8 @@ async def _send_blocks(
         if not error.orderly:
             raise
         _failed(exchange, error)
+    finally:
+        exchange.reply_bytes += sent
 
 
 async def _send_block(

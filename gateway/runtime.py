@@ -6,6 +6,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Coroutine, ItemsView
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from gateway.admission import Admission
 from gateway.config import Config
 from gateway.dialects.models import Models
+from gateway.pricing.prices import Prices
 from gateway.state.keyring import Keyring
 from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
@@ -22,6 +24,7 @@ from gateway.targets import Targets
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from gateway.state.ledger import Ledger
     from gateway.upstream import Upstream
 
 log = logging.getLogger("hookgate")
@@ -80,6 +83,14 @@ class HookStats:
         return self._stats.copy().items()
 
 
+@attrs.define(eq=False)
+class Services:
+    """What plugins of one generation offer each other, set when they are made and to be used once it serves."""
+
+    ledger: Ledger | None = None
+    """The usage ledger, where the plugin ``ledger`` is in the chain."""
+
+
 @attrs.define
 class Runtime:
     """What a plugin is given: the configuration, the way out, and places to register things."""
@@ -97,6 +108,8 @@ class Runtime:
     """How many calls run at once at each provider and target, where that is limited."""
     models: Models = attrs.field(default=attrs.Factory(lambda self: _models(self.config), takes_self=True))
     """What upstream models can take: ``models.of(name)``."""
+    prices: Prices = attrs.field(default=attrs.Factory(lambda self: Prices(self.config), takes_self=True))
+    """What upstream models and exchanges cost: ``prices.of(target, model)``, ``prices.settle(exchange)``."""
     targets: Targets = attrs.field(
         default=attrs.Factory(lambda self: Targets(self.config.retry, self.config.breaker), takes_self=True)
     )
@@ -107,6 +120,9 @@ class Runtime:
     """The way to Redis, where ``[state] redis`` is set. Open from ``on_startup`` on."""
     keys: Keyring | None = None
     """Keys and teams of the database, where ``[state] keys`` is set. Open from ``on_startup`` on."""
+    services: Services = attrs.field(factory=Services)
+    folder: Path = Path()
+    """Where ``gateway.toml`` lies."""
     code: str = ""
     """The plugin's module; another one when its file has changed."""
     kept: Kept = attrs.field(factory=dict, repr=False)

@@ -12,6 +12,7 @@ from attrs.validators import and_, ge, gt, le, min_len, optional
 from gateway.dialects.capabilities import Flags
 from gateway.exchange import Principal, Target
 from gateway.limits import Limit
+from gateway.pricing.settings import Prices
 from gateway.secret import Secret, StoreUrl
 from gateway.units import Duration, Size
 
@@ -246,9 +247,12 @@ class ProviderConfig:
     it; only where a repeat costs tokens and changes nothing there. Off: such a request is a 502."""
     digest: str = ""
     """Not a key of the table but SHA-256 of all of it: what was learnt from a provider is not true of another."""
+    base_url: str = ""
+    """Not a key of the core's: where the provider's own says it is, or its preset does; whose prices hold there."""
 
 
-CORE_KEYS = tuple(field.name for field in attrs.fields(ProviderConfig) if field.name != "digest")
+_DERIVED = ("digest", "base_url")
+CORE_KEYS = tuple(field.name for field in attrs.fields(ProviderConfig) if field.name not in _DERIVED)
 """Keys of ``[providers.NAME]`` that the core takes itself; a plugin's ``Settings`` cannot have them."""
 
 
@@ -301,6 +305,7 @@ class Config:
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
     state: State = State()
+    prices: Prices = attrs.field(factory=Prices)
     keys: dict[str, Key] = attrs.field(factory=dict)
     teams: dict[str, Team] = attrs.field(factory=dict)
     providers: dict[str, ProviderConfig] = attrs.field(factory=dict)

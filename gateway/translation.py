@@ -165,6 +165,10 @@ class TranslatedStream(EventStream):
     def usage(self) -> Usage | None:
         return self._decoder.usage
 
+    @property
+    def counted(self) -> bool:
+        return self._decoder.done
+
     async def blocks(self) -> AsyncIterator[bytes]:
         """The client's events, as many as each upstream read makes. Raises as those of ``EventStream`` do."""
         decoder, encode = self._decoder, self._encoder.feed

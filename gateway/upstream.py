@@ -170,14 +170,14 @@ class Endpoint:
         headers = self._head(exchange, extra)
         target = f"{self._root}{path}?{query}" if query else self._root + path
         try:
-            connection, message, payload = await route.call(method, target, headers, body)
+            connection, message, payload = await route.call(method, target, headers, body, exchange)
         except ReusedConnectionLost:
             # The server may have closed the connection before it saw the request, or after: a repeat is only right
             # where it costs tokens and changes nothing.
             route.forget_idle()
             if method != "GET" and not (self._retries and exchange is not None and exchange.repeatable()):
                 raise
-            connection, message, payload = await route.call(method, target, headers, body)
+            connection, message, payload = await route.call(method, target, headers, body, exchange)
         payload.on_eof(connection.release)
         return Answer(message.code, message.headers, payload, connection.close, exchange, self, sent)
 
@@ -191,6 +191,8 @@ class Endpoint:
         body: Any,
         sent: float,
     ) -> Answer:
+        if exchange is not None:
+            exchange.sent = True  # it will be in a moment; aiohttp does not say when
         response = await self._upstream.session.request(
             method,
             self.url(path, query),

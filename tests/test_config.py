@@ -24,7 +24,8 @@ KEYS = f"[keys.alice]\nsha256 = '{DIGESTS[0]}'\n"
 MENTIONED = [
     "default_provider", "[plugins.rate_limit]", "requests_per_minute", "[keys.alice]", "sha256", "models =",
     "tokens_per_minute", "max_concurrency", "[providers.agents]", "type =", "url =", '[models."gpt-4o"]', "targets = [",
-    "    {", "]", "fallbacks",
+    "    {", "]", "fallbacks", '[prices.models."openai/gpt-5*"]', "input = 1.25", "cached_input", "output = 10",
+    "flex = ",
 ]  # fmt: skip
 
 Load = Callable[..., tuple[Config, list[str]]]
@@ -91,6 +92,25 @@ def test_what_the_shipped_file_only_mentions_is_right(read: Load) -> None:
     assert config.keys["alice"].models == ("gpt-*", "llama3")
     assert config.models["gpt-4o"].targets == (Target("openai", "gpt-4o", 3, 20), Target("ollama", "gpt-4o"))
     assert config.plugins.tables == {"rate_limit": {"requests_per_minute": 600}}
+    assert config.prices.models["openai/gpt-5*"].input == 1.25
+
+
+def test_where_a_provider_is_called_is_known_from_its_table_or_its_preset(read: Load) -> None:
+    text = """
+[providers.own]
+type = "openai_compat"
+base_url = "http://127.0.0.1:8000/v1"
+[providers.groq]
+type = "openai_compat"
+preset = "groq"
+[providers.echo]
+type = "echo"
+"""
+    config, problems = read(text, {"GATEWAY__PROVIDERS__OWN__BASE_URL": "http://127.0.0.1:9000/v1"})
+    assert problems == []
+    assert [config.providers[name].base_url for name in ("own", "groq", "echo")] == [
+        "http://127.0.0.1:9000/v1", "https://api.groq.com/openai/v1", "",
+    ]  # fmt: skip
 
 
 def test_an_empty_file_is_a_configuration(read: Load) -> None:

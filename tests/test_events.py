@@ -192,3 +192,17 @@ async def test_an_observer_sees_each_event_and_may_change_it() -> None:
     changed = events[2].replace(b"w1", b"W1")[:-1] + b"data: \n\n"
     assert b"".join(blocks) == b"".join([*events[:2], changed, *events[3:], b": bye\n\n"])
     assert seen == [each[6:-2] for each in events]
+
+
+async def test_a_report_is_whole_once_the_answer_has_ended() -> None:
+    running = {"choices": [{"delta": {"content": "w"}}], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
+    ending = {
+        "choices": [{"delta": {}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 2},
+    }
+    stream = chat(event(running), event(ending), DONE)
+    told = []
+    async for _ in stream.blocks():
+        assert stream.usage is not None
+        told.append((stream.usage.output_tokens, stream.counted))
+    assert told == [(1, False), (2, True), (2, True)]

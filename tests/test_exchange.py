@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.exchange import Exchange, Principal, Reply, Surface, Target, Usage
+from tests.support.exchanges import make_exchange
 
 CHAT = Surface("chat", "openai_chat", "/chat/completions")
 FREE = Surface("chat", "openai_chat", "/chat/completions", repeatable=True)
@@ -38,6 +39,10 @@ def test_unknown_counts_add_nothing_to_the_total() -> None:
     assert Usage(input_tokens=5).total_tokens == 5
     assert Usage(3, 4, cached_tokens=2, reasoning_tokens=1).total_tokens == 7
     assert Usage() != Usage(0, 0)
+
+
+def test_what_an_exchange_cost_is_unknown_until_somebody_asks() -> None:
+    assert make_exchange().cost is None
 
 
 def test_a_replys_headers_are_its_own_and_ignore_case() -> None:

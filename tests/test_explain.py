@@ -238,3 +238,12 @@ async def test_what_the_running_gateway_tells_is_put_where_it_belongs(tmp_path: 
     assert first.gates == second.gates == {"a": {"running": 1}}
     assert found.running == "http://there"
     assert attrs.asdict(found)["targets"][0]["now"] == {"state": "open"}
+
+
+async def test_the_price_of_each_target_is_told_with_its_source(tmp_path: Path) -> None:
+    text = ALL + "[prices]\nfree = []\nmodels.'a/x' = { input = 1.25, output = 10 }\n"
+    found = await explain(tmp_path, text, "all", "gpt-4o")
+    assert [hop.price for hop in found.targets] == [
+        {"input": "1.25", "output": "10", "source": '[prices.models."a/x"]'},
+        None,
+    ]

@@ -7,12 +7,14 @@ from typing import Any
 import attrs
 
 from gateway.config import Breaker, Retry
-from gateway.explain import Access, Cache, Explanation, Fallback, Hop, Limit, Policy, Resolution
+from gateway.explain import Access, Cache, Explanation, Fallback, Hop, Policy, Resolution
+from gateway.explain_limits import Limit
 from gateway.explain_text import text
 
 HOP = Hop(
     target="a/x", type="echo", model="x", weight=3, share=0.75, at_once={"a/x": 2, "a": 4}, queue=7, queue_timeout=30.0,
     timeouts={"connect": 5.0, "total": 0.0}, retry_ambiguous=True,
+    price={"input": "2.5", "output": "10", "source": "a list"},
 )  # fmt: skip
 PLAIN = Hop(
     target="b", type="echo", model="m", weight=1, share=0.25, at_once={}, queue=7, queue_timeout=0.0, timeouts=None,
@@ -55,13 +57,16 @@ def test_everything_is_said_once_and_in_order() -> None:
         "order       where none of these decides: drawn by weight",
         "target      a/x (echo), asked for 'x', weight 3: 75%",
         "              at once   2 for a/x, 4 for a; 7 may wait, 30 s at most",
+        "              price     $2.5 for a million tokens in, $10 out (a list)",
         "              timeouts  connect 5 s, total no limit",
         "              lost      on a reused connection: repeated once",
         "target      b (echo), asked for 'm', weight 1: 25%",
         "              at once   no limit",
+        "              price     not known: its cost is not counted ([prices])",
         "fallback    'n', when all targets before have failed",
         "  target    b (echo), asked for 'm', weight 1: 25%",
         "              at once   no limit",
+        "              price     not known: its cost is not counted ([prices])",
         "fallback    'o' is skipped: none matches",
         "retry       3 calls for one request at most, fallbacks among them; further calls up to 20% of the first ones; "
         "waits before the same target is called again grow from 0.25 s at most to 4 s",

@@ -140,3 +140,35 @@ async def test_routes_can_be_replaced_under_open_connections() -> None:
         assert [await ask(client, "/"), await ask(client, "/exact")] == [200, 200]
         front.handler, front.exact = other, {("GET", "/exact"): exact}
         assert [await ask(client, "/"), await ask(client, "/exact")] == [202, 203]
+
+
+@pytest.mark.parametrize("outlives", [True, False])
+async def test_what_outlives_its_client_is_not_cancelled(outlives: bool) -> None:
+    ended: list[str] = []
+    asked: list[bool] = []
+
+    async def handle(request: Any) -> web.StreamResponse:
+        def goes_on() -> bool:
+            asked.append(True)
+            return outlives
+
+        request.protocol.outlived = goes_on
+        try:
+            await asyncio.sleep(0.3)
+            ended.append("whole" if request.transport is None else "with its client")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        return web.Response(text="to nobody")
+
+    async with served(handler_cancellation=True) as (front, url):
+        front.handler = handle
+        async with RawClient(url) as client:
+            await client.request("GET", "/")
+            await asyncio.sleep(0.1)
+            client.leave()
+            await asyncio.sleep(0.1)
+            assert ended == ([] if outlives else ["cancelled"])
+            await asyncio.sleep(0.3)
+        assert ended == (["whole"] if outlives else ["cancelled"]) and asked == [True]
+        assert not front.connections

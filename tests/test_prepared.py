@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -176,3 +178,20 @@ async def test_a_full_pool_is_waited_for_no_longer_than_connecting_may_take() ->
             await exchange(way)
         held.close()
         await upstream.close()
+
+
+async def test_r35_an_exchange_is_sent_once_there_is_a_connection() -> None:
+    async with route(silent) as (server, _, way):
+        exchange_ = SimpleNamespace(sent=False)
+        call = asyncio.ensure_future(way.call("POST", "/x", b"", b"{}", exchange_))
+        assert not exchange_.sent
+        await server.wait_calls()
+        assert exchange_.sent
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    async with route(silent) as (server, _, way):
+        await server.stop()
+        exchange_ = SimpleNamespace(sent=False)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await way.call("POST", "/x", b"", b"{}", exchange_)
+        assert not exchange_.sent

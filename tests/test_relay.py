@@ -124,6 +124,29 @@ async def test_r28_whatever_breaks_a_stream_is_told_and_cut(error: Exception) ->
         assert made.exchanges[0].outcome == expected
 
 
+async def test_r35_of_a_stream_that_breaks_it_is_known_what_was_sent() -> None:
+    events = chat_events(200)[:-2]
+    replies: list[Reply] = []
+
+    async def send(request: web.Request, exchange: Exchange) -> web.StreamResponse:
+        reply = Reply(200)
+        reply.events = object() if exchange.path == "/events" else None
+        reply.first = b"".join(events[:2])
+        replies.append(reply)
+        blocks = source(*events[2:], error=UpstreamUnreachable("The provider is gone."))
+        return await send_stream(request, exchange, reply, blocks, True, IMPATIENT)
+
+    async with stage(send) as made:
+        for path in ("/events", "/bytes"):
+            async with RawClient(made.url) as client:
+                await client.request("GET", path)
+                with pytest.raises(Truncated):
+                    await client.read()
+    sent = sum(map(len, events))
+    assert [each.reply_bytes for each in made.exchanges] == [sent, sent]
+    assert replies[0].sample.tokens(sent) == pytest.approx(200, rel=0.02)
+
+
 async def test_taps_get_exactly_what_the_client_gets() -> None:
     tapped: dict[str, list[bytes]] = {}
 

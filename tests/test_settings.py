@@ -14,6 +14,7 @@ import tomli
 from gateway import settings
 from gateway.document import Document
 from gateway.exchange import Principal
+from gateway.pricing import settings as prices
 from gateway.settings import (
     DEFAULT_CHAIN,
     Admin,
@@ -30,7 +31,12 @@ from gateway.settings import (
 )
 
 SHIPPED = Path(__file__).parents[1] / "gateway.toml"
-CLASSES = [cls for cls in vars(settings).values() if attrs.has(cls) and cls.__module__ == settings.__name__]
+CLASSES = [
+    cls
+    for module in (settings, prices)
+    for cls in vars(module).values()
+    if attrs.has(cls) and cls.__module__ == module.__name__
+]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -46,7 +52,7 @@ def test_every_field_is_followed_by_its_meaning(cls: type) -> None:
     # The tables of Config are documented by their own classes, as is what a class inherits.
     tables = {
         "server", "admin", "plugins", "pool", "retry", "breaker", "state", "keys", "teams", "providers", "models",
-        "capabilities",
+        "capabilities", "prices",
     }  # fmt: skip
     inherited = {name for base in cls.__mro__[1:] if attrs.has(base) for name in attrs.fields_dict(base)}
     assert documented == set(attrs.fields_dict(cls)) - (tables if cls is Config else inherited)

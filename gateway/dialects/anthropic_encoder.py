@@ -12,8 +12,9 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects.anthropic_messages_reply import content_text, head, new_id, shows_thinking, stop, usage_from_chat
+from gateway.dialects.anthropic_messages_reply import content_text, head, new_id, shows_thinking, stop
 from gateway.dialects.anthropic_reasoning import FORMAT, call_block, client_block, seal_of
+from gateway.dialects.anthropic_usage import usage_from_chat
 from gateway.dialects.tool_arguments import is_whole
 from gateway.errors import UpstreamProtocolError
 

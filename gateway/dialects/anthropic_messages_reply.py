@@ -1,7 +1,4 @@
-"""Anthropic Messages, whole answers both ways: messages ↔ chat completions, usage, errors. Streams have a module each.
-
-Anthropic counts input in three parts that exclude one another; ``Usage`` and OpenAI count all of it as input.
-"""
+"""Anthropic Messages, whole answers both ways: messages ↔ chat completions, errors. Streams and usage: elsewhere."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from uuid import uuid4
 import orjson
 
 from gateway.dialects.anthropic_reasoning import call_block, client_block, detail_of, put_back
+from gateway.dialects.anthropic_usage import usage_from_chat, usage_to_chat
 from gateway.dialects.tool_arguments import dump_arguments, parse_arguments
 from gateway.errors import UpstreamProtocolError
-from gateway.exchange import Usage
 
 _FINISH = {
     "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls",
@@ -212,67 +209,6 @@ def _call_blocks(call: Any, cut: bool) -> list[dict[str, Any]]:
     return [call_block(call_id, extra), block] if extra else [block]
 
 
-def usage_of(body: Mapping[str, Any]) -> Usage | None:
-    """Usage of a whole message, or of ``message_start`` and ``message_delta`` put together; ``None`` if it has none."""
-    usage = body.get("usage")
-    return normalise(usage) if isinstance(usage, dict) and usage else None
-
-
-def normalise(usage: Mapping[str, Any]) -> Usage:
-    """Anthropic's counts in OpenAI's counting. What a compaction used is not in the totals, so it is added."""
-    read, written = _count(usage.get("cache_read_input_tokens")), _count(usage.get("cache_creation_input_tokens"))
-    fresh, output = _count(usage.get("input_tokens")), _count(usage.get("output_tokens"))
-    for more in usage.get("iterations") or ():
-        if isinstance(more, dict) and more.get("type") == "compaction":
-            fresh = (fresh or 0) + (_count(more.get("input_tokens")) or 0)
-            read = (read or 0) + (_count(more.get("cache_read_input_tokens")) or 0)
-            written = (written or 0) + (_count(more.get("cache_creation_input_tokens")) or 0)
-            output = (output or 0) + (_count(more.get("output_tokens")) or 0)
-    details = usage.get("output_tokens_details")
-    return Usage(
-        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
-        output_tokens=output,
-        cached_tokens=read,
-        cache_write_tokens=written,
-        reasoning_tokens=_count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
-        provenance="partial" if fresh is None or output is None else "reported",
-    )
-
-
-def usage_to_chat(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Anthropic's usage as OpenAI's."""
-    used = normalise(usage)
-    told: dict[str, Any] = {
-        "prompt_tokens": used.input_tokens or 0,
-        "completion_tokens": used.output_tokens or 0,
-        "total_tokens": used.total_tokens,
-        "prompt_tokens_details": {
-            "cached_tokens": used.cached_tokens or 0,
-            "cache_write_tokens": used.cache_write_tokens or 0,
-        },
-    }
-    if used.reasoning_tokens is not None:
-        told["completion_tokens_details"] = {"reasoning_tokens": used.reasoning_tokens}
-    return told
-
-
-def usage_from_chat(usage: Any) -> dict[str, Any]:
-    """OpenAI's usage as Anthropic's; zeros where there is none, for clients demand numbers."""
-    counts: dict[str, Any] = usage if isinstance(usage, dict) else {}
-    inside = counts.get("prompt_tokens_details") or {}
-    outside = counts.get("completion_tokens_details") or {}
-    read, written = _count(inside.get("cached_tokens")) or 0, _count(inside.get("cache_write_tokens")) or 0
-    told: dict[str, Any] = {
-        "input_tokens": max((_count(counts.get("prompt_tokens")) or 0) - read - written, 0),
-        "cache_creation_input_tokens": written,
-        "cache_read_input_tokens": read,
-        "output_tokens": _count(counts.get("completion_tokens")) or 0,
-    }
-    if (thought := _count(outside.get("reasoning_tokens"))) is not None:
-        told["output_tokens_details"] = {"thinking_tokens": thought}
-    return told
-
-
 def error_to_chat(status: int, body: bytes) -> tuple[str, str]:
     """Code and message, in OpenAI's words, of an error that Anthropic answered."""
     kind, message = "", ""
@@ -335,7 +271,3 @@ def _string(block: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise malformed()
     return value
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None

@@ -19,11 +19,10 @@ from gateway.dialects.anthropic_messages_reply import (
     error_status,
     finish,
     malformed,
-    normalise,
     refusal_text,
-    usage_to_chat,
 )
 from gateway.dialects.anthropic_reasoning import FORMAT, detail_of
+from gateway.dialects.anthropic_usage import normalise, usage_to_chat
 from gateway.dialects.openai_chat import ERROR, PASS
 from gateway.dialects.sse import EventSplitter, parse_events
 from gateway.dialects.stream_error import StreamError

@@ -13,6 +13,7 @@ import orjson
 
 from gateway.dialects.bedrock_blocks import FORMAT
 from gateway.dialects.chat_shapes import Chunks, completion, string
+from gateway.dialects.counts import count, tier
 from gateway.dialects.eventstream import MessageSplitter, error_of, event, malformed
 from gateway.dialects.stream_error import StreamError
 from gateway.errors import UpstreamProtocolError
@@ -50,17 +51,27 @@ def usage_of(body: Mapping[str, Any]) -> Usage | None:
     usage = body.get("usage")
     if not isinstance(usage, dict):
         return None
-    given, made = _count(usage.get("inputTokens")), _count(usage.get("outputTokens"))
+    given, made = count(usage.get("inputTokens")), count(usage.get("outputTokens"))
     if given is None and made is None:
         return None
-    read, written = _count(usage.get("cacheReadInputTokens")), _count(usage.get("cacheWriteInputTokens"))
+    read, written = count(usage.get("cacheReadInputTokens")), count(usage.get("cacheWriteInputTokens"))
     return Usage(
         input_tokens=None if given is None else given + (read or 0) + (written or 0),
         output_tokens=made,
         cached_tokens=read,
         cache_write_tokens=written,
         provenance="partial" if given is None or made is None else "reported",
+        cache_write_1h_tokens=_kept(usage.get("cacheDetails")),
+        service_tier=tier(served.get("type")) if isinstance(served := body.get("serviceTier"), dict) else None,
     )
+
+
+def _kept(details: Any) -> int | None:
+    """Tokens written to a cache for an hour."""
+    if not isinstance(details, list):
+        return None
+    hours = [one for one in details if isinstance(one, dict) and one.get("ttl") == "1h"]
+    return sum(count(one.get("inputTokens")) or 0 for one in hours)
 
 
 def error_to_chat(status: int, body: bytes, kind: str = "") -> tuple[str, str]:
@@ -223,7 +234,3 @@ def _finish(reason: Any) -> dict[str, str]:
 
 def _no_answer() -> UpstreamProtocolError:
     return UpstreamProtocolError("The provider's answer is not what Converse answers.")
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None

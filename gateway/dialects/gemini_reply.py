@@ -12,6 +12,7 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
+from gateway.dialects.counts import count, tier
 from gateway.dialects.gemini_candidate import Candidate, malformed
 from gateway.dialects.gemini_client import asks_for_thoughts
 from gateway.dialects.gemini_error import stream_error
@@ -143,7 +144,7 @@ def usage_of(body: Any) -> Usage | None:
     if not isinstance(used, dict):
         return None
     prompt, answer, thoughts, tools, total, cached = (
-        _count(used.get(name)) for name in (
+        count(used.get(name)) for name in (
             "promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "toolUsePromptTokenCount",
             "totalTokenCount", "cachedContentTokenCount",
         )
@@ -154,7 +155,21 @@ def usage_of(body: Any) -> Usage | None:
     if answer is None and total is not None:
         answer = max(0, total - (known or 0) - (thoughts or 0))
     output = answer if answer is None else answer + (thoughts or 0)
-    return Usage(known, output, cached, None, thoughts, "partial" if known is None or output is None else "reported")
+    heard, seen = _by_kind(used, "promptTokensDetails", "toolUsePromptTokensDetails")
+    spoken, drawn = _by_kind(used, "candidatesTokensDetails")
+    return Usage(
+        known,
+        output,
+        cached,
+        None,
+        thoughts,
+        "partial" if known is None or output is None else "reported",
+        audio_input_tokens=heard,
+        audio_output_tokens=spoken,
+        image_input_tokens=seen,
+        image_output_tokens=drawn,
+        service_tier=_tier(used),
+    )
 
 
 def usage_to_chat(body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -162,15 +177,17 @@ def usage_to_chat(body: Mapping[str, Any]) -> dict[str, Any] | None:
     usage = usage_of(body)
     if usage is None:
         return None
-    used = body["usageMetadata"]
-    heard, spoken = _sound(used.get("promptTokensDetails")), _sound(used.get("candidatesTokensDetails"))
     return {
         "prompt_tokens": usage.input_tokens or 0,
         "completion_tokens": usage.output_tokens or 0,
         "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens or 0, "audio_tokens": heard},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0, "audio_tokens": spoken},
-    }
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens or 0, "audio_tokens": usage.audio_input_tokens or 0,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens or 0, "audio_tokens": usage.audio_output_tokens or 0,
+        },
+    }  # fmt: skip
 
 
 def usage_from_chat(usage: Any) -> dict[str, Any] | None:
@@ -178,12 +195,12 @@ def usage_from_chat(usage: Any) -> dict[str, Any] | None:
     if not isinstance(usage, dict):
         return None
     inside, outside = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    prompt, answer = _count(usage.get("prompt_tokens")) or 0, _count(usage.get("completion_tokens")) or 0
-    thoughts = min(answer, _count(outside.get("reasoning_tokens")) or 0)
+    prompt, answer = count(usage.get("prompt_tokens")) or 0, count(usage.get("completion_tokens")) or 0
+    thoughts = min(answer, count(outside.get("reasoning_tokens")) or 0)
     made = {
         "promptTokenCount": prompt, "candidatesTokenCount": answer - thoughts, "totalTokenCount": prompt + answer,
     }  # fmt: skip
-    if cached := _count(inside.get("cached_tokens")):
+    if cached := count(inside.get("cached_tokens")):
         made["cachedContentTokenCount"] = cached
     if thoughts:
         made["thoughtsTokenCount"] = thoughts
@@ -222,14 +239,32 @@ def _logprob(each: Any) -> dict[str, Any]:
     return {"token": token, "logprob": value if isinstance(value, int | float) else 0.0, "bytes": list(token.encode())}
 
 
-def _sound(details: Any) -> int:
-    """Tokens of sound among ``…TokensDetails``."""
-    each = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
-    return sum(_count(one.get("tokenCount")) or 0 for one in each if one.get("modality") == "AUDIO")
+def is_told(used: Any) -> bool:
+    """Whether ``usageMetadata`` says anything ``usage_of`` could read."""
+    return isinstance(used, dict) and any(
+        count(used.get(name)) is not None for name in ("totalTokenCount", "promptTokenCount", "candidatesTokenCount")
+    )
 
 
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+def _tier(used: Mapping[str, Any]) -> str | None:
+    """Gemini's own word, or Vertex AI's: ``ON_DEMAND_FLEX`` is ``flex``."""
+    if (named := tier(used.get("serviceTier"))) is not None:
+        return named
+    traffic = tier(used.get("trafficType"))
+    return traffic if traffic is None else traffic.lower().removeprefix("on_demand_")
+
+
+def _by_kind(used: Mapping[str, Any], *names: str) -> tuple[int | None, int | None]:
+    """Tokens of sound and of pictures in these lists of ``usageMetadata``; ``None`` where there is no list."""
+    found: dict[str, int] = {}
+    told = False
+    for name in names:
+        details = used.get(name)
+        for one in details if isinstance(details, list) else ():
+            if isinstance(one, dict) and isinstance(kind := one.get("modality"), str):
+                told = True
+                found[kind] = found.get(kind, 0) + (count(one.get("tokenCount")) or 0)
+    return (found.get("AUDIO", 0), found.get("IMAGE", 0)) if told else (None, None)
 
 
 def _seconds(moment: Any) -> int:

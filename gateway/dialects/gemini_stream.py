@@ -23,6 +23,7 @@ from gateway.dialects.gemini_reply import (
     checked,
     head_of,
     index_of,
+    is_told,
     logprobs_to_chat,
     usage_of,
     usage_to_chat,
@@ -108,8 +109,7 @@ class Decoder:
         body = checked(orjson.loads(data))
         if not self._head:
             self._head = {**head_of(body), "object": "chat.completion.chunk"}
-        used = body.get("usageMetadata")
-        if isinstance(used, dict) and ("promptTokenCount" in used or "totalTokenCount" in used):
+        if is_told(body.get("usageMetadata")):
             self._used = body  # it grows with each piece: the last one is read, once
         if block_reason(body) is not None:
             self._blocked = body
@@ -137,7 +137,7 @@ class Reader:
     Elements of an array may be given to it as well (``gemini_array.ArraySplitter``).
     """
 
-    __slots__ = ("_ended", "_open", "done", "finished", "started", "usage")
+    __slots__ = ("_ended", "_open", "_used", "done", "finished", "started")
     until_eof = True
 
     def __init__(self) -> None:
@@ -148,7 +148,12 @@ class Reader:
         self.finished = False
         self.started = False
         """Something of the answer came: a part, an end."""
-        self.usage: Usage | None = None
+        self._used: _Chunk | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was used up to now."""
+        return usage_of(self._used)
 
     def event(self, name: str | None, data: bytes) -> int:
         """Verdict on one event. Raises ``ValueError`` if it is not a piece of an answer."""
@@ -157,8 +162,8 @@ class Reader:
             raise ValueError("not an object")
         if body.get("error"):
             return ERROR
-        if "usageMetadata" in body:
-            self.usage = usage_of(body) or self.usage
+        if is_told(used := body.get("usageMetadata")):
+            self._used = {"usageMetadata": used}  # it grows with each piece: the last one is read, once
         candidates = body.get("candidates")
         for position, candidate in enumerate(candidates if isinstance(candidates, list) else ()):
             if isinstance(candidate, dict):

@@ -7,10 +7,12 @@ from typing import Any
 
 import orjson
 
+from gateway.dialects.counts import count, tier
 from gateway.exchange import Usage
 
 # An object with objects in it, but no deeper; no counts are.
 _usage_object = re.compile(rb'"usage"\s*:\s*(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
+_SHORT = 1 << 13  # bytes that are parsed as fast as they are searched
 
 PASS, DROP, ERROR = range(3)
 """What to do with a stream event: forward it, take it out, or forward it and end the stream as failed."""
@@ -19,8 +21,8 @@ PASS, DROP, ERROR = range(3)
 def read_usage(body: Any) -> Usage | None:
     """Usage of a whole reply, a stream's chunk or a Responses object; ``None`` where there is none to read.
 
-    Both spellings are taken: ``prompt_tokens``/``completion_tokens`` and ``input_tokens``/``output_tokens``.
-    Groq keeps a stream's usage in ``x_groq``.
+    Both spellings are taken: ``prompt_tokens``/``completion_tokens`` and ``input_tokens``/``output_tokens``, and of
+    transcriptions ``input_token_details``. Groq keeps a stream's usage in ``x_groq``.
     """
     if not isinstance(body, dict):
         return None
@@ -30,17 +32,22 @@ def read_usage(body: Any) -> Usage | None:
         usage = groq.get("usage") if isinstance(groq, dict) else None
         if not isinstance(usage, dict):
             return None
-    inside = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-    outside = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
-    if not isinstance(inside, dict) or not isinstance(outside, dict):
-        inside, outside = {}, {}
     read = Usage(
-        input_tokens=_count(usage.get("prompt_tokens", usage.get("input_tokens"))),
-        output_tokens=_count(usage.get("completion_tokens", usage.get("output_tokens"))),
-        cached_tokens=_count(inside.get("cached_tokens")),
-        cache_write_tokens=_count(inside.get("cache_write_tokens")),
-        reasoning_tokens=_count(outside.get("reasoning_tokens")),
+        input_tokens=count(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        output_tokens=count(usage.get("completion_tokens", usage.get("output_tokens"))),
+        service_tier=tier(body.get("service_tier")),
     )
+    inside = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or usage.get("input_token_details")
+    if isinstance(inside, dict):
+        read.cached_tokens = count(inside.get("cached_tokens"))
+        read.cache_write_tokens = count(inside.get("cache_write_tokens"))
+        read.audio_input_tokens = count(inside.get("audio_tokens"))
+        read.image_input_tokens = count(inside.get("image_tokens"))
+    outside = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    if isinstance(outside, dict):
+        read.reasoning_tokens = count(outside.get("reasoning_tokens"))
+        read.audio_output_tokens = count(outside.get("audio_tokens"))
+        read.image_output_tokens = count(outside.get("image_tokens"))
     if read.reasoning_tokens and read.output_tokens is not None:
         # xAI counts reasoning beside the completion, and only the total tells.
         if usage.get("total_tokens") == read.total_tokens + read.reasoning_tokens:
@@ -49,20 +56,23 @@ def read_usage(body: Any) -> Usage | None:
 
 
 def usage_of(body: bytes) -> Usage | None:
-    """Usage of a whole reply of OpenAI's, read without building the reply: an embedding's is a megabyte of numbers.
+    """Usage of a whole reply of OpenAI's; a long one is not built for it: an embedding's is a megabyte of numbers.
 
     ``"usage"`` inside a text is written with escaped quotes, so what is found is a field; the last one is the reply's.
+    The tier stands near the end, but so may a client's own words that the reply repeats: all of it is read then.
     """
+    if len(body) <= _SHORT or body.find(b'"service_tier"', -_SHORT) >= 0:
+        return _usage_in(body)
     at = body.rfind(b'"usage"')
     found = _usage_object.match(body, at) if at >= 0 else None
+    return _usage_in(b'{"usage":%b}' % found[1] if found else body)
+
+
+def _usage_in(body: bytes) -> Usage | None:
     try:
-        return read_usage({"usage": orjson.loads(found[1])} if found else orjson.loads(body))
+        return read_usage(orjson.loads(body))
     except ValueError:
         return None
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
 
 
 class ChatStream:

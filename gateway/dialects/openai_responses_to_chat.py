@@ -138,7 +138,7 @@ class _History:
     def add(self, item: Any, where: str) -> None:
         if not isinstance(item, dict):
             raise InvalidRequest(f"{where}: must be an object.")
-        kind = item.get("type") or ("message" if "role" in item else "item_reference")
+        kind = str(item.get("type") or ("message" if "role" in item else "item_reference"))
         if kind == "message":
             self._message(item, where)
         elif kind == "reasoning":
@@ -152,7 +152,7 @@ class _History:
         elif kind == "item_reference":
             raise InvalidRequest(f"{where}: this provider stores no items; send the item itself.")
         else:
-            raise InvalidRequest(f"{where}.type: this provider does not know {str(kind)[:64]!r}.")
+            raise InvalidRequest(f"{where}.type: this provider does not know {kind[:64]!r}.")
 
     def _speak(self) -> dict[str, Any]:
         """The model's message of this turn, begun with what it thought before."""

@@ -14,6 +14,7 @@ from gateway.dialects import (
     anthropic_encoder,
     anthropic_messages_reply,
     anthropic_messages_stream,
+    anthropic_usage,
     gemini_client,
     gemini_embed,
     gemini_encoder,
@@ -119,7 +120,7 @@ CLIENTS = {
         reader=anthropic_messages_stream.Reader,
         error_body=anthropic_messages_reply.error_body,
         error_event=anthropic_messages_reply.error_event,
-        usage=_usage_by(anthropic_messages_reply.usage_of),
+        usage=_usage_by(anthropic_usage.usage_of),
         count_to_chat=anthropic_client.count_to_chat,
     ),
     "gemini": Client(

@@ -12,7 +12,8 @@ from typing import Any
 
 from gateway.dialects.tool_arguments import dump_arguments
 
-_BYTES_PER_TOKEN = 3.5  # English prose 4 to 4.5, code and JSON 3, Chinese and Japanese (3 bytes a character) 3 to 4
+BYTES_PER_TOKEN = 3.5
+"""English prose has 4 to 4.5, code and JSON 3, Chinese and Japanese (3 bytes a character) 3 to 4."""
 _PER_MESSAGE = 4  # role and separators
 _PER_TOOL = 12
 _FOR_TOOLS = 400  # the vendors' own prompt that explains tools: 290 to 530 at Anthropic
@@ -58,7 +59,7 @@ def _part(part: Mapping[str, Any]) -> float:
 
 
 def _text(value: Any) -> float:
-    return len(value.encode(errors="replace")) / _BYTES_PER_TOKEN if isinstance(value, str) else 0
+    return len(value.encode(errors="replace")) / BYTES_PER_TOKEN if isinstance(value, str) else 0
 
 
 def _size(parent: Any, name: str) -> int:

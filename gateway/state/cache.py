@@ -1,7 +1,7 @@
 """The response cache's entries, and the tier that keeps them in memory.
 
-Both tiers are storage classes of aiohttp-client-cache under keys and a serialisation of our own: its own serialisation
-is pickle, and unpickling runs code of whoever can write the file.
+The tiers in memory and in a file are storage classes of aiohttp-client-cache under keys and a serialisation of our own:
+its own serialisation is pickle, and unpickling runs code of whoever can write the file.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import orjson
 from aiohttp_client_cache.backends.base import DictCache
 
 if TYPE_CHECKING:
+    from gateway.runtime import Runtime
     from gateway.state.flight import Flight
 
 OVERHEAD = 1024
@@ -104,6 +105,22 @@ class Codec:
         stored, expires, headers, streamed, usage, dropped, model, unasked = orjson.loads(raw[_FRAME.size : start])
         used = None if usage is None else tuple(usage)
         return Entry(stored, expires, headers, raw[start:], streamed, used, tuple(dropped), model, unasked)
+
+
+class Tier(Protocol):
+    """What may stand behind the memory. No method of it raises, or holds an exchange up by more than 50 ms."""
+
+    async def start(self, runtime: Runtime) -> None:
+        """Once, before the first look-up."""
+
+    async def read(self, key: str) -> Entry | None:
+        """The entry, fresh or not; ``None`` also when it does not come in time."""
+
+    def offer(self, key: str, entry: Entry) -> None:
+        """Have ``entry`` written soon, or not at all where that is not possible or too much waits."""
+
+    async def close(self) -> None:
+        """Write what still waits; takes two seconds at most."""
 
 
 class MemoryTier(DictCache):

@@ -11,12 +11,15 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiosqlite
 from aiohttp_client_cache.backends.sqlite import SQLiteCache
 
 from gateway.state.cache import Codec, Entry
+
+if TYPE_CHECKING:
+    from gateway.runtime import Runtime
 
 log = logging.getLogger("hookgate")
 
@@ -100,7 +103,7 @@ class Rows(SQLiteCache):
 
 
 class FileTier:
-    """Entries in a SQLite file, bounded by bytes. Call ``open`` once and keep ``run`` running."""
+    """Entries in a SQLite file, bounded by bytes."""
 
     def __init__(self, path: str, limit: int, clock: Callable[[], float]) -> None:
         self._path = os.path.abspath(os.path.expanduser(path))
@@ -118,6 +121,10 @@ class FileTier:
         self._slow_reads = 0
         self._failing = False
         self._damage_told = False
+
+    async def start(self, runtime: Runtime) -> None:
+        await self.open()
+        runtime.spawn(self.run(), "cache file")
 
     async def open(self) -> None:
         """Open or create the file; on failure say so once and stay away for ``RETRY`` seconds."""

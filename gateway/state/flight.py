@@ -40,18 +40,8 @@ class Flight:
     """A call under way, and those who wait for its answer. It stands in ``flights`` while it can be joined."""
 
     __slots__ = (
-        "_flights",
-        "_key",
-        "_places",
-        "began",
-        "complete",
-        "dropped",
-        "entry",
-        "headers",
-        "led",
-        "state",
-        "stream",
-    )
+        "_flights", "_key", "_places", "began", "complete", "dropped", "entry", "headers", "led", "state", "stream",
+    )  # fmt: skip
 
     def __init__(self, flights: dict[str, Flight], key: str, began: float) -> None:
         self._flights = flights
@@ -300,6 +290,12 @@ class Reader:
     @property
     def usage(self) -> Usage | None:
         return self._stream.usage
+
+    @property
+    def counted(self) -> bool:
+        """It is all of the answer that ``usage`` tells of (``gateway.events``)."""
+        events = self._stream.events
+        return events is not None and bool(events.counted)
 
     @property
     def delivered(self) -> bool:

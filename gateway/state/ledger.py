@@ -84,6 +84,7 @@ class Ledger:
         """Connect and prepare the database; once, however many generations use it. Raises ``DatabaseError``."""
         if not self._users:
             await self._connect()
+            self._closing.clear()
             self._task = asyncio.get_running_loop().create_task(self._run(), name="ledger")
         self._users += 1
 

@@ -118,11 +118,21 @@ class Postgres:
         try:
             yield
         except _FAILURES as error:
-            cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
+            cause = _cause(error)
             state = getattr(cause, "sqlstate", None) or ""
             if state.startswith(_REFUSED):
                 raise RowRefused(f"{self.name}: {type(cause).__name__}") from error  # the text may quote a value
-            raise DatabaseError(f"{self.name}: {str(cause) or repr(cause)}") from error
+            said = "it does not answer" if isinstance(cause, TimeoutError) else str(cause)
+            raise DatabaseError(f"{self.name}: {said or repr(cause)}") from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver said first: undoing a transaction on a broken connection fails, too."""
+    while isinstance(error.__context__, DBAPIError):
+        error = error.__context__
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
 
 
 def _name(url: str) -> str:

@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1
 from random import uniform
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from gateway.state.processes import Processes
 from gateway.state.redis_pipe import Command, CommandError, Pipe, RedisUnavailable
 from gateway.state.redis_url import parse
 
@@ -92,6 +94,9 @@ class Link:
         self._failures: Counter[str] = Counter({"timeout": 0, "refused": 0, "lost": 0, "skipped": 0})
         self._counts = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
+        self.processes = Processes(self)
+        """Who else uses this Redis."""
+        self._beats: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
@@ -124,25 +129,30 @@ class Link:
 
     def script(self, text: str) -> Script:
         self._scripts.add(text)
-        self.fire("SCRIPT", "LOAD", text)
+        if self.up:
+            self.fire("SCRIPT", "LOAD", text)
         return Script(self, text)
 
     async def open(self) -> None:
         """Connect, and stay connected until ``close``. Not to be reached is a warning."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._stay_connected(), name="redis")
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._stay_connected(), name="redis")
+            await self._tried.wait()
+            await self.processes.try_to_beat()
+            self._beats = loop.create_task(self.processes.run(), name="redis beats")
         await self._tried.wait()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await _ended(self._beats)
+        if self._pipe is not None:
+            await self.processes.leave()
+        await _ended(self._task)
         if self._pipe is not None:
             self._pipe.close("the gateway is stopping")
             self._pipe = None
 
     async def _stay_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         pause = 0.0
         while True:
             try:
@@ -154,9 +164,9 @@ class Link:
                 continue
             self._take(pipe)
             self._tried.set()
-            since = loop.time()
+            since = monotonic()
             await self._watch()
-            lasted = loop.time() - since
+            lasted = monotonic() - since
             pause = 0.0 if lasted >= STABLE else min(pause * 2 or RETRY[0], _LONGEST)
             await asyncio.sleep(pause)
 
@@ -189,7 +199,7 @@ class Link:
             return
         self._pipe = pipe
         if self._told is not None:
-            log.info("Redis is back after %.1f s", asyncio.get_running_loop().time() - self._told)
+            log.info("Redis is back after %.1f s", monotonic() - self._told)
             self._told = None
             for callback in tuple(self.on_back):
                 try:
@@ -211,7 +221,7 @@ class Link:
         """Once until it is back."""
         self._reason = f"Redis is not reachable: {str(error) or repr(error)}"
         if self._told is None:
-            self._told = asyncio.get_running_loop().time()
+            self._told = monotonic()
             log.warning("%s", self._reason)
 
     def _open_breaker(self, error: Exception) -> None:
@@ -228,16 +238,18 @@ class Link:
             self._trouble = max(0.0, self._trouble - _FORGIVEN)
 
     def failed(self, pipe: Pipe, why: str, error: Exception) -> None:
+        if pipe is not self._pipe:  # an attempt to connect, which tells by itself
+            return
         self._failures[why] += 1
         self._trouble += 1
-        if pipe is self._pipe and self._trouble >= FAILURES:
+        if self._trouble >= FAILURES:
             self._open_breaker(error)
             # After a failover the same name may lead to another server: begin anew.
             self._failures["lost"] += pipe.close(str(error))
 
     def lost(self, pipe: Pipe, error: Exception, calls: int) -> None:
-        self._failures["lost"] += calls
         if pipe is self._pipe:
+            self._failures["lost"] += calls
             self._open_breaker(error)
 
     def collect(self) -> Iterator[Metric]:
@@ -257,6 +269,12 @@ class Link:
             buckets.append((bound, float(below)))
         trips.add_metric([], buckets, self._seconds)
         yield trips
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _tell_refusal(future: Future) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class RedisUnavailable(Exception):
 
 class CommandError(Exception):
     """Redis refused a command: a mistake in the command or the script, or one that the user may not give."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said.partition(", with args")[0])  # what follows repeats what was sent
 
     @property
     def code(self) -> str:
@@ -96,25 +100,25 @@ class Pipe(asyncio.Protocol):
     def _flush(self) -> None:
         if self.closed or self._transport is None:
             return
-        now = self._loop.time()  # the time that our own turn took is not Redis's
+        now = monotonic()  # not of send(): our own turn's time is not Redis's. uvloop's clock has milliseconds only
         for call in self._unsent:
             call.sent = now
         self._waiting += self._unsent
         self._transport.write(b"".join(self._packed))
         self._unsent, self._packed = [], []
         if self._timer is None:
-            self._timer = self._loop.call_at(now + self._timeout, self._look)
+            self._timer = self._loop.call_later(self._timeout, self._look)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # asyncio's types know no better
 
     def data_received(self, data: bytes) -> None:
-        now = self._loop.time()
+        now = monotonic()
         try:
             self._reader.feed(data)
             while not self.closed and (reply := self._reader.gets()) is not self._nothing:
-                if not self._waiting:
-                    raise self._garbled(f"an answer nobody asked for: {reply!r}")
+                if not self._waiting:  # an error tells why the server does not want us
+                    raise self._garbled(str(reply) if type(reply) is CommandError else "answers nobody asked for")
                 self._answer(self._waiting.popleft(), reply, now)
         except self._garbled as error:
             self._lose(error)
@@ -135,15 +139,17 @@ class Pipe(asyncio.Protocol):
             future.set_exception(reply)
 
     def _look(self) -> None:
+        """Come back for what is due."""
+        due = monotonic() - self._timeout
         # After a long turn of ours the answer may lie in the socket: timers come before reading, so read first.
-        self._timer = self._loop.call_later(_GRACE, self._expire, self._loop.time() - self._timeout)
+        self._timer = self._loop.call_later(_GRACE, self._expire, due)
 
     def _expire(self, due: float) -> None:
-        """Fail what was sent before ``due``, and come back for the next."""
+        """Fail what was sent before ``due``."""
         self._timer = None
         for call in self._waiting:
             if call.sent > due:
-                self._timer = self._loop.call_at(call.sent + self._timeout, self._look)
+                self._timer = self._loop.call_later(call.sent - due, self._look)
                 return
             if not call.future.done():
                 late = TimeoutError(f"no answer within {self._timeout * 1000:g} ms")

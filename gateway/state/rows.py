@@ -88,3 +88,13 @@ def shown(text: str) -> str:
     if text.isprintable() and len(text) <= LONGEST:
         return text
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:LONGEST])
+
+
+def to_list(row: Row) -> list[Any]:
+    """The row as JSON can hold it."""
+    return list(_get(row))
+
+
+def from_list(fields: list[Any]) -> Row:
+    """What ``to_list`` made. Raises ``TypeError`` for another number of fields."""
+    return Row(*fields)

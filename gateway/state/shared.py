@@ -16,7 +16,6 @@ import attrs
 from gateway.errors import Overloaded
 from gateway.state.memory import Memory
 from gateway.state.meters import SLOTS, Meter, Spent, Ticket, period
-from gateway.state.processes import Processes
 from gateway.state.redis_link import Link, RedisUnavailable
 from gateway.state.redis_scripts import CHARGE, RESERVE, SEED, SETTLE
 
@@ -34,12 +33,10 @@ Settlement = tuple[list[str], list[Any]]
 class Shared:
     """A ``Store`` in Redis: one round trip to reserve; to settle, none that a request waits for."""
 
-    def __init__(self, link: Link, processes: Processes, without: Without, spent: Spent | None = None) -> None:
+    def __init__(self, link: Link, without: Without, spent: Spent | None = None) -> None:
         self.spent = spent
         """As of ``Memory``."""
         self.without: Without = without
-        self.processes = processes
-        """Their ``run`` is for the owner to spawn."""
         self._link = link
         self._reserve, self._settle = link.script(RESERVE), link.script(SETTLE)
         self._charge, self._seed = link.script(CHARGE), link.script(SEED)
@@ -125,21 +122,23 @@ class Shared:
             self._late.append(settlement)
 
     def _sent(self, settlement: Settlement, answer: Any) -> None:
-        if answer.cancelled() or answer.exception() is None:
-            return
-        if not isinstance(answer.exception(), RedisUnavailable):
-            log.error("Redis refused a command of ours: %s", answer.exception())
-        elif settlement[1][0]:  # its lease tells whether it was carried out; without one, once must do
+        # Its lease tells whether it was carried out; without one, once must do.
+        if _failed(answer) and settlement[1][0]:
             self._late.append(settlement)
 
     def _owe(self, meter: Meter, amount: int) -> None:
-        """Tell Redis of what was used without it, now or when it is back."""
+        """Tell Redis of what was used without it, now or when it is back; rather twice than never."""
         now = time.time()
         try:
-            self._charge.call([self._key(meter, now)], meter.kind, amount, _milliseconds(meter, now))
+            told = self._charge.call([self._key(meter, now)], meter.kind, amount, _milliseconds(meter, now))
+            told.add_done_callback(partial(self._told, meter, amount))
         except RedisUnavailable:
             _, before = self._owed.get(meter.key, (meter, 0))
             self._owed[meter.key] = meter, before + amount
+
+    def _told(self, meter: Meter, amount: int, answer: Any) -> None:
+        if _failed(answer):
+            self._owe(meter, amount)
 
     def resume(self) -> None:
         """Redis is back: tell it what was settled and used meanwhile."""
@@ -167,15 +166,23 @@ class Shared:
             level = self._levels.get(meter.key)
             if level is None and self.spent is not None:
                 level = await self.spent(meter, period(meter.per, time.time()))
-            return attrs.evolve(meter, limit=max(0, left - (level or 0)) // self.processes.alive)
-        return attrs.evolve(meter, limit=max(1, left // self.processes.alive))
+            return attrs.evolve(meter, limit=max(0, left - (level or 0)) // self._link.processes.alive)
+        return attrs.evolve(meter, limit=max(1, left // self._link.processes.alive))
 
     def _key(self, meter: Meter, now: float) -> str:
         name = f"{self._link.prefix}:{meter.kind}:{meter.key}"
         return name + period(meter.per, now).id if meter.kind == "purse" else name
 
     def _own_lease(self) -> str:
-        return self.processes.lease(self.processes.name)
+        return self._link.processes.lease(self._link.processes.name)
+
+
+def _failed(answer: Any) -> bool:
+    """Redis did not carry it out, or has not said so."""
+    error = None if answer.cancelled() else answer.exception()
+    if error is not None and not isinstance(error, RedisUnavailable):
+        log.error("Redis refused a command of ours: %s", error)
+    return isinstance(error, RedisUnavailable)
 
 
 def _lease(ticket: Ticket) -> str:

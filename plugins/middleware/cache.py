@@ -1,4 +1,4 @@
-"""Answers again what was answered before: complete replies, from memory, in front of an optional SQLite file.
+"""Answers again what was answered before: complete replies, from memory, in front of Redis or an optional SQLite file.
 
 What a client can ask for is ``Cache-Control`` (RFC 9111 section 5.2.1) and no field of the body: the body goes to the
 provider unchanged, and providers refuse fields they do not know.
@@ -11,19 +11,18 @@ provider unchanged, and providers refuse fields they do not know.
 ===================  =============================================================================================
 
 Who asks what is being asked already follows that call (``gateway.state.flight``), under the same rules, unless its
-answer turns out to be no success. Calls under way end with their generation: a reload begins anew.
+answer turns out to be no success. Calls under way end with their generation: a reload begins anew. They are known to
+one process alone; through Redis others get the answer once it is complete.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from fnmatch import translate
-from functools import lru_cache
-from hashlib import sha256
 from time import monotonic
-from typing import TYPE_CHECKING, Literal, cast
+from typing import cast
 
 import attrs
 from multidict import CIMultiDictProxy
@@ -31,13 +30,12 @@ from multidict import CIMultiDictProxy
 from gateway import Duration, Exchange, Reply, Runtime, Size, Usage, hookimpl
 from gateway.dialects.complete import is_complete
 from gateway.errors import RequestRejected
-from gateway.state.cache import Entry, MemoryTier, Recording
+from gateway.state.cache import Entry, MemoryTier, Recording, Tier
 from gateway.state.cache_control import NO_WISH, Wish, parse_cache_control
 from gateway.state.cache_file import FileTier
+from gateway.state.cache_key import Keys, Scope
+from gateway.state.cache_redis import Dropped, RedisTier
 from gateway.state.flight import Flight, SharedStream
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
 
 MAX_REQUEST = 1 << 20
 """Bytes of the longest request that is cached: hashing it takes 0.5 ms of the event loop."""
@@ -45,8 +43,6 @@ NO_SAMPLING = frozenset({"embeddings", "moderations", "rerank"})
 """Surfaces whose answers do not depend on chance, and which know no ``temperature``."""
 KEPT_HEADERS = ("content-type", "openai-version")
 """What is replayed; the rest of a reply's headers tells of one call (ids, rate limits, timings)."""
-# Request headers a provider gets that can change its answer. Credentials are the gateway's own.
-_HEADERS = ("accept", "accept-language", "anthropic-beta", "anthropic-version", "content-type", "openai-beta")
 _NOTE = "cache"
 _PIECE = 1 << 16  # bytes of a replayed stream written at once: between two, the client's reading speed counts
 
@@ -55,9 +51,10 @@ _PIECE = 1 << 16  # bytes of a replayed stream written at once: between two, the
 class Settings:
     ttl: Duration = attrs.field(default=Duration(3600.0), validator=attrs.validators.gt(Duration(0.0)))
     """How long an answer is used."""
-    scope: Literal["key", "global"] = attrs.field(default="key", validator=attrs.validators.in_(("key", "global")))
-    """``key``: nobody gets an answer made for another key. ``global``: all keys share; ``x-gateway-cache`` and the
-    speed of the answer then tell a caller whether somebody else asked the same."""
+    scope: Scope = attrs.field(default="key", validator=attrs.validators.in_(("key", "team", "global")))
+    """``key``: nobody gets an answer made for another key. ``team``: keys of one team share; one without a team is for
+    itself. ``global``: all share. Where keys share, ``x-gateway-cache`` and the speed of the answer tell a caller
+    whether another asked the same."""
     models: tuple[str, ...] = ("*",)
     """Globs of the models, by the names clients send, whose answers are cached at all."""
     always: bool = False
@@ -71,14 +68,23 @@ class Settings:
     )
     """Bytes of the largest answer that is kept, and held of a stream that is shared; at most 8 MiB."""
     path: str = ""
-    """SQLite file behind the memory, so that answers outlive a restart; empty: memory only. It holds answers in clear
-    text and is created for its owner only. Remove it when another server answers at a provider's address."""
+    """SQLite file behind the memory, so that answers outlive a restart. It holds them in clear text and is created for
+    its owner only. Remove it when another server answers at a provider's address."""
     disk: Size = attrs.field(default=Size(1 << 30), validator=attrs.validators.ge(Size(1 << 20)))
     """Bytes of the file; what expires first goes first."""
+    redis: bool | None = attrs.field(default=None)
+    """Keep answers, those up to 1 MiB, also in Redis, in clear text, for all gateways with the same ``[state] redis``,
+    providers and models. If not given: where ``[state] redis`` is and ``path`` is not. While it is not reachable the
+    memory alone serves."""
     coalesce: bool = True
     """Equal requests that are under way together share one call, where they may be cached at all."""
     coalesce_wait: Duration = attrs.field(default=Duration(30.0), validator=attrs.validators.gt(Duration(0.0)))
     """How long one waits for the head of another's answer; then it makes a call of its own."""
+
+    @redis.validator
+    def _is_alone(self, _: attrs.Attribute[bool | None], value: bool | None) -> None:
+        if value and self.path:
+            raise ValueError("'redis': answers are kept in Redis or in the file of 'path', not in both.")
 
 
 class NotCached(RequestRejected):
@@ -88,23 +94,15 @@ class NotCached(RequestRejected):
     code = "not_cached"
 
 
-def digest(fields: Iterable[str], body: bytes) -> str:
-    """SHA-256 over the fields, each behind its length, and the body: different input never encodes alike.
-
-    The body counts byte for byte. The same JSON written in another way is another request; telling that two texts mean
-    the same to every provider is not ours to do.
-    """
-    hashed = _begun(tuple(fields)).copy()
-    hashed.update(body)
-    return hashed.hexdigest()
-
-
-@lru_cache(maxsize=1024)
-def _begun(fields: tuple[str, ...]) -> Hash:
-    """The hash with the fields in it: a client's differ seldom from one request to the next."""
-    # surrogatepass: aiohttp decodes headers with surrogateescape, and every byte must count.
-    encoded = "".join([f"{len(field)}:{field}" for field in fields])
-    return sha256(encoded.encode("utf-8", "surrogatepass") + b"|")  # no digit: the fields end here
+def _tier(settings: Settings, runtime: Runtime, clock: Callable[[], float]) -> Tier | None:
+    """What stands behind the memory. Raises ``ValueError``."""
+    if settings.redis and runtime.redis is None:
+        raise ValueError("redis = true needs to know where Redis is: [state] redis.")
+    if settings.path:
+        return FileTier(settings.path, settings.disk, clock)
+    if runtime.redis is None or settings.redis is False:
+        return None
+    return RedisTier(runtime.redis, clock, runtime.keep("dropped", Dropped))
 
 
 class Plugin:
@@ -114,25 +112,23 @@ class Plugin:
         self._models = re.compile("|".join(translate(pattern) for pattern in settings.models) or "(?!)")
         # Kept over reloads: entries of other routes have other keys, are not found any more and go when room is wanted.
         self._memory = runtime.keep("memory", lambda: MemoryTier(settings.memory))
-        self._file = FileTier(settings.path, settings.disk, clock) if settings.path else None
+        self._behind = _tier(settings, runtime, clock)
         self._runtime = runtime
         self._flights: dict[str, Flight] = {}
         config = runtime.config
         # An answer belongs to the routes it came by: where models, targets or providers change, so do all keys.
-        routes = repr((config.default_provider, config.providers, config.models))
-        self._realm = digest([settings.scope, routes], b"")
+        self._keys = Keys(settings.scope, repr((config.default_provider, config.providers, config.models)))
 
     @hookimpl
     async def on_startup(self, runtime: Runtime) -> None:
         self._memory.resize(self._settings.memory)
-        if self._file is not None:
-            await self._file.open()
-            runtime.spawn(self._file.run(), "cache file")
+        if self._behind is not None:
+            await self._behind.start(runtime)
 
     @hookimpl
     async def on_shutdown(self) -> None:
-        if self._file is not None:
-            await self._file.close()
+        if self._behind is not None:
+            await self._behind.close()
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> Reply | Awaitable[Reply | None] | None:
@@ -153,7 +149,7 @@ class Plugin:
         if not (wish.store and await self._is_eligible(exchange, wish)):
             exchange.cache = "bypass"
         else:
-            key = self._key(exchange, headers, exchange.payload.raw)
+            key = self._keys.of(exchange, headers, exchange.payload.raw)
             entry = await self._find(key) if wish.read else None
             now = self._clock()
             if entry is not None and now - entry.stored <= wish.max_age:
@@ -192,7 +188,7 @@ class Plugin:
             return None
         if not (wish.asked or self._settings.always or exchange.surface.name in NO_SAMPLING or b'"temperature"' in raw):
             return None
-        entry = self._memory.lookup(self._key(exchange, headers, raw), now)
+        entry = self._memory.lookup(self._keys.of(exchange, headers, raw), now)
         if entry is None or now - entry.stored > wish.max_age or not (entry.unasked or wish.asked):
             return None
         principal = exchange.principal
@@ -214,22 +210,10 @@ class Plugin:
         temperature = exchange.payload.get("temperature")
         return temperature == 0 and temperature is not False
 
-    def _key(self, exchange: Exchange, headers: CIMultiDictProxy[str], raw: bytes) -> str:
-        # Model and mode stand in the body.
-        fields = [self._realm, exchange.surface.name, exchange.path, exchange.query]
-        if self._settings.scope == "key":
-            # Nobody is not a principal whose name is empty.
-            fields += ("nobody",) if exchange.principal is None else ("key", exchange.principal.name)
-        for name in _HEADERS:
-            values: list[str] | None = headers.getall(name, None)
-            if values is not None:
-                fields += (name, str(len(values)), *values)
-        return digest(fields, raw)
-
     async def _find(self, key: str) -> Entry | None:
         entry = self._memory.lookup(key, self._clock())
-        if entry is None and self._file is not None:
-            entry = await self._file.read(key)
+        if entry is None and self._behind is not None:
+            entry = await self._behind.read(key)
             if entry is None or not entry.is_fresh(self._clock()):
                 return self._memory.lookup(key, self._clock())  # a call that has ended meanwhile
             self._memory[key] = entry
@@ -279,8 +263,8 @@ class Plugin:
             entry = landed or self._entry(exchange, recording, exchange.usage)
         if entry is not None:
             self._memory[recording.key] = entry
-            if self._file is not None:
-                self._file.offer(recording.key, entry)
+            if self._behind is not None:
+                self._behind.offer(recording.key, entry)
         if recording.flight is not None:
             recording.flight.leave(entry, exchange.outcome == "client_gone")
 

@@ -13,18 +13,20 @@ from typing import Any, Literal
 import attrs
 
 from gateway import Exchange, Principal, Reply, Runtime, hookimpl
+from gateway.config import Config
 from gateway.demand import NOTHING, Demand, demand, spends
 from gateway.errors import BudgetExceeded
 from gateway.limit_words import headers, refusal
 from gateway.limits import Limit, Unit
 from gateway.metering import Metering, Plan
+from gateway.pricing.price import Price
 from gateway.state.keyring import Teams
 from gateway.state.memory import Memory
 from gateway.state.meters import Ticket
-from gateway.state.processes import Processes
 from gateway.state.shared import Shared
 
 _NOTE = "rate_limit"
+_MANY = 1024  # models whose prices are kept at hand
 _PRICE_AGE = 60.0  # seconds for which a model's dearest price is kept at hand
 
 
@@ -61,7 +63,8 @@ class Plugin:
         teams, keys = runtime.config.teams, runtime.keys
         self._metering = Metering(defaults, settings.total, teams if keys is None else Teams(teams, keys))
         self.store = self._store(runtime)
-        self._prices: dict[str | None, tuple[float, Sequence[Any] | None]] = {}
+        self._counts_money = _counts_money(settings, runtime.config)
+        self._prices: dict[tuple[str | None, str], tuple[float, Sequence[Price] | None]] = {}
 
     def _store(self, runtime: Runtime) -> Memory | Shared:
         """Kept over reloads: a limit that began anew with each of them would be none."""
@@ -72,14 +75,15 @@ class Plugin:
         kept: dict[int, Shared] = runtime.keep("shared", dict)
         if id(link) not in kept:
             kept.clear()
-            kept[id(link)] = Shared(link, Processes(link), self._settings.without_redis)
+            kept[id(link)] = Shared(link, self._settings.without_redis)
         return kept[id(link)]
 
     @hookimpl
-    def on_startup(self, runtime: Runtime) -> None:
+    async def on_startup(self, runtime: Runtime) -> None:
         if isinstance(self.store, Shared):
             self.store.without = self._settings.without_redis
-            runtime.spawn(self.store.processes.run(), "limits")
+        if self._counts_money:
+            await runtime.prices.load()
         if runtime.keys is not None:
             runtime.keys.on_teams.append(self._metering.forget)
 
@@ -106,7 +110,7 @@ class Plugin:
     def _planned(self, exchange: Exchange, plan: Plan) -> Awaitable[None] | None:
         wanted = demand(exchange) if plan.tokens or plan.money else NOTHING
         if plan.money:
-            found = self._prices.get(exchange.model)
+            found = self._prices.get((exchange.model, exchange.path))
             if found is None or found[0] < monotonic():
                 return self._priced(exchange, plan, wanted)
             return self._reserve(exchange, plan, self._amounts(exchange, plan, wanted, found[1]))
@@ -114,19 +118,21 @@ class Plugin:
 
     async def _priced(self, exchange: Exchange, plan: Plan, wanted: Demand) -> None:
         """Look up what the model may cost, wherever it is sent."""
-        prices: Sequence[Any] | None = None
+        prices: Sequence[Price] | None = None
         if spends(exchange):
             targets = await self._runtime.router.candidates(exchange)
             found = [self._runtime.prices.of(target, exchange.model) for target in targets]
-            prices = None if None in found else found
-            if len(self._prices) >= 1024:
+            prices = [price for price in found if price is not None]
+            if len(prices) < len(found):
+                prices = None
+            if len(self._prices) >= _MANY:
                 self._prices.clear()
-            self._prices[exchange.model] = (monotonic() + _PRICE_AGE, prices)
+            self._prices[exchange.model, exchange.path] = (monotonic() + _PRICE_AGE, prices)
         waiting = self._reserve(exchange, plan, self._amounts(exchange, plan, wanted, prices))
         if waiting is not None:
             await waiting
 
-    def _amounts(self, exchange: Exchange, plan: Plan, wanted: Demand, prices: Sequence[Any] | None) -> list[int]:
+    def _amounts(self, exchange: Exchange, plan: Plan, wanted: Demand, prices: Sequence[Price] | None) -> list[int]:
         given, made = wanted.input_tokens, wanted.output_tokens(self._settings.usual_output)
         counts = {
             "requests": 1, "concurrency": 1, "input_tokens": given, "output_tokens": made, "tokens": given + made,
@@ -134,7 +140,7 @@ class Plugin:
         }  # fmt: skip
         return [counts[meter.unit] for meter in plan.meters]
 
-    def _worst(self, exchange: Exchange, wanted: Demand, prices: Sequence[Any] | None) -> int:
+    def _worst(self, exchange: Exchange, wanted: Demand, prices: Sequence[Price] | None) -> int:
         """The most the request can cost, in nano-dollars."""
         if not spends(exchange):
             if exchange.method in ("GET", "HEAD", "DELETE", "OPTIONS") or exchange.surface.counts:
@@ -144,11 +150,16 @@ class Plugin:
             if self._settings.unknown_price == "refuse":
                 raise BudgetExceeded("The price of this is not known, and this key has a budget.")
             return 0
-        longest, given = self._settings.longest_output, wanted.most_input_tokens
-        bound = wanted.most_output_tokens
-        return max(
-            price.worst(given, bound if bound is not None else price.max_output_tokens or longest) for price in prices
-        )
+        return max(self._most(exchange, wanted, price) for price in prices)
+
+    def _most(self, exchange: Exchange, wanted: Demand, price: Price) -> int:
+        given, made = wanted.most_input_tokens, wanted.most_output_tokens
+        if price.context is not None:
+            given = min(given, price.context)
+        if made is None:
+            made = price.max_output_tokens or self._settings.longest_output
+        tier = exchange.payload.get("service_tier")
+        return price.worst(given, made, tier if isinstance(tier, str) else None)
 
     def _reserve(self, exchange: Exchange, plan: Plan, amounts: Sequence[int]) -> Awaitable[None] | None:
         if not plan.meters:
@@ -202,6 +213,12 @@ class Plugin:
 
 
 _OPEN = Principal("open")
+
+
+def _counts_money(settings: Settings, config: Config) -> bool:
+    allowances = (*config.keys.values(), *config.teams.values())
+    limits = [*settings.limits, *settings.total, *(limit for each in allowances for limit in each.limits)]
+    return config.state.keys or any(each.budget for each in allowances) or any(limit.usd for limit in limits)
 
 
 def _shorthands(settings: Settings) -> list[Limit]:

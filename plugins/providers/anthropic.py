@@ -10,6 +10,7 @@ import attrs
 from gateway import Exchange, Reply, Runtime, Secret, Target, hookimpl
 from gateway.dialects import anthropic_messages, anthropic_messages_reply
 from gateway.dialects.anthropic_messages_stream import Decoder
+from gateway.dialects.anthropic_usage import usage_of
 from gateway.errors import RouteNotFound, UpstreamProtocolError
 from gateway.http_provider import HttpProvider, HttpSettings, path_of
 from gateway.translation import answered, chat_of, counted, streamed
@@ -55,8 +56,7 @@ class Plugin:
         )
         if exchange.stream:
             return await streamed(exchange, answer, Decoder())
-        reply = anthropic_messages_reply
-        return await answered(exchange, answer, reply.reply_to_chat, reply.usage_of)
+        return await answered(exchange, answer, anthropic_messages_reply.reply_to_chat, usage_of)
 
     async def _request(self, exchange: Exchange, target: Target) -> tuple[dict[str, Any], list[str]]:
         model = self._http.model(exchange, target)

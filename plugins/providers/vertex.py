@@ -15,7 +15,14 @@ import orjson
 
 from gateway import Exchange, Reply, Runtime, Secret, Target, hookimpl
 from gateway.bearer import Token
-from gateway.dialects import anthropic_messages, anthropic_messages_reply, gemini, gemini_error, gemini_reply
+from gateway.dialects import (
+    anthropic_messages,
+    anthropic_messages_reply,
+    anthropic_usage,
+    gemini,
+    gemini_error,
+    gemini_reply,
+)
 from gateway.dialects.anthropic_messages_stream import Decoder as MessagesDecoder
 from gateway.dialects.gemini_stream import Decoder
 from gateway.errors import RouteNotFound, UpstreamRefused
@@ -111,8 +118,7 @@ class Plugin:
         answer = await self._http.ask(exchange, self._raw_path(exchange, model), request, _error_to_chat)
         if exchange.stream:
             return await streamed(exchange, answer, MessagesDecoder())
-        reply = anthropic_messages_reply
-        return await answered(exchange, answer, reply.reply_to_chat, reply.usage_of)
+        return await answered(exchange, answer, anthropic_messages_reply.reply_to_chat, anthropic_usage.usage_of)
 
     def _raw_path(self, exchange: Exchange, model: str) -> str:
         return self._path(model, "streamRawPredict" if exchange.stream else "rawPredict")

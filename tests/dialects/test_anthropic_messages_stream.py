@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.anthropic_messages_reply import usage_of
 from gateway.dialects.anthropic_messages_stream import Decoder, Reader
+from gateway.dialects.anthropic_usage import usage_of
 from gateway.dialects.openai_chat import ERROR, PASS
 from gateway.dialects.sse import EventSplitter, parse_events
 from gateway.dialects.stream_error import StreamError
@@ -94,6 +94,14 @@ def test_recordings_pass_the_reader_to_the_end(test_data: Recordings) -> None:
         assert reader.usage.provenance == "reported"
         last = [json.loads(data) for _, _, data in parse_events(stream) if b'"message_delta"' in data][-1]
         assert reader.usage.output_tokens == usage_of(last).output_tokens  # type: ignore[union-attr]
+
+
+def test_what_prices_need_is_told_by_a_stream_as_by_a_message(test_data: Recordings) -> None:
+    (answer,) = test_data.interactions("anthropic-stream-server-web-search")
+    decoder = Decoder()
+    decoder.feed(answer.response)
+    for used in (read(answer.response).usage, decoder.usage):
+        assert used == Usage(10423, 341, 0, 0, cache_write_1h_tokens=0, web_searches=1, service_tier="standard")
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])

@@ -151,6 +151,19 @@ def test_counts_that_are_missing_are_not_zero(usage: Any, expected: Usage | None
     assert usage_of({"usage": usage}) == expected
 
 
+def test_what_is_kept_for_an_hour_and_how_it_was_served_are_told_whole_and_streamed() -> None:
+    details = [{"ttl": "5m", "inputTokens": 4}, {"ttl": "1h", "inputTokens": 6}, {"ttl": "1h"}, 7]
+    told = {
+        "usage": {"inputTokens": 3, "outputTokens": 2, "cacheWriteInputTokens": 10, "cacheDetails": details},
+        "serviceTier": {"type": "flex"},
+    }
+    expected = Usage(13, 2, None, 10, cache_write_1h_tokens=6, service_tier="flex")
+    assert usage_of(told) == expected
+    decoder = Decoder()
+    decoder.feed(eventstream([("metadata", told)]))
+    assert decoder.usage == expected
+
+
 @pytest.mark.parametrize("case", STREAMS)
 def test_a_stream_that_is_cut_is_never_complete(case: str) -> None:
     events = STREAMS[case]["input"]

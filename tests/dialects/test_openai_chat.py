@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.openai_chat import DROP, ERROR, PASS, ChatStream, PlainStream, read_usage, usage_of
+from gateway.dialects.sse import parse_events
 from gateway.exchange import Usage
+from tests.support.recordings import Recordings
 
 OPENAI = {
     "prompt_tokens": 9,
@@ -42,13 +44,30 @@ FINISH = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
         ({"usage": None, "x_groq": {"usage": {"prompt_tokens": 5}}}, Usage(5)),
         ({"usage": {"prompt_tokens": -1, "completion_tokens": True}}, Usage()),
         ({"usage": {"prompt_tokens": 1, "prompt_tokens_details": "?"}}, Usage(1)),
+        (
+            {"usage": {"prompt_tokens": 9, "completion_tokens": 8,
+                       "prompt_tokens_details": {"audio_tokens": 2, "image_tokens": 3},
+                       "completion_tokens_details": {"audio_tokens": 4, "image_tokens": 5}},
+             "service_tier": "flex"},
+            Usage(9, 8, audio_input_tokens=2, audio_output_tokens=4, image_input_tokens=3, image_output_tokens=5,
+                  service_tier="flex"),
+        ),
+        (
+            {"usage": {"input_tokens": 14, "output_tokens": 3, "input_token_details": {"audio_tokens": 14}}},
+            Usage(14, 3, audio_input_tokens=14),
+        ),
+        (
+            {"x_groq": {"usage": {"prompt_tokens": 5, "completion_tokens": 6}}, "service_tier": "on_demand"},
+            Usage(5, 6, service_tier="on_demand"),
+        ),
+        ({"usage": {"prompt_tokens": 1}, "service_tier": None}, Usage(1)),
         ({"usage": None}, None),
         ({"usage": []}, None),
         ({"x_groq": {"id": "r"}}, None),
         ({}, None),
         ([], None),
     ],
-)
+)  # fmt: skip
 def test_usage_is_read_where_it_stands(body: Any, usage: Usage | None) -> None:
     assert read_usage(body) == usage
 
@@ -159,3 +178,35 @@ def test_a_plain_stream_ends_with_http_and_tells_usage() -> None:
 def test_usage_of_a_whole_reply(body: bytes, tokens: tuple[int | None, int | None] | None) -> None:
     usage = usage_of(body)
     assert (usage and (usage.input_tokens, usage.output_tokens)) == tokens
+
+
+LONG = b'"text":"' + b"x" * 10_000 + b'"'
+COUNTS = b'"usage":{"prompt_tokens":3,"completion_tokens":4}'
+
+
+@pytest.mark.parametrize(
+    ("body", "tier"),
+    [
+        (b"{%b,%b}" % (COUNTS, b'"service_tier":"flex"'), "flex"),
+        (b"{%b,%b,%b}" % (LONG, COUNTS, b'"service_tier":"flex"'), "flex"),
+        (b"{%b,%b,%b}" % (LONG, b'"service_tier":"flex"', COUNTS), "flex"),
+        (b"{%b,%b}" % (LONG, COUNTS), None),
+        # What a client put into its request and the reply repeats says nothing of how it was served.
+        (b"{%b,%b,%b}" % (LONG, COUNTS, b'"metadata":{"service_tier":"flex"}'), None),
+        (b"{%b,%b}" % (COUNTS, b'"metadata":{"service_tier":"flex"}'), None),
+    ],
+)
+def test_the_tier_of_a_whole_reply_is_the_provider_s_word(body: bytes, tier: str | None) -> None:
+    assert usage_of(body) == Usage(3, 4, service_tier=tier)
+
+
+def test_recorded_answers_tell_sound_and_tier(test_data: Recordings) -> None:
+    (answer,) = test_data.interactions("openai-chat-audio-out")
+    used = usage_of(answer.response)
+    assert used == read_usage(orjson.loads(answer.response))
+    assert used == Usage(22, 18, 0, None, 0, "reported", None, 0, 12, 0, None, None, "default")
+    for answer in test_data.interactions("openai-chat-stream-usage-chunk"):
+        stream = ChatStream()
+        for _, name, data in parse_events(answer.response):
+            stream.event(name, data)
+        assert stream.usage is not None and stream.usage.service_tier == "default"

@@ -65,6 +65,7 @@ def test_recorded_answers_go_there_and_back(test_data: Recordings) -> None:
             used.cached_tokens,
             used.cache_write_tokens or 0,
             used.reasoning_tokens,
+            service_tier="default",  # what the answer repeats of a request that names none
         )
 
 

@@ -120,6 +120,7 @@ def test_a_tool_may_answer_with_images() -> None:
         ({"instructions": ["x"]}, "instructions: must be"),
         ({"include": "x"}, "include: must be"),
         ({"text": {"format": {"type": "xml"}}}, r"text\.format\.type"),
+        ({"input": [{"type": {"a": 1}}]}, r"input\[0\]\.type"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(fields: dict[str, Any], message: str) -> None:

@@ -19,14 +19,7 @@ import pytest
 from gateway.state import cache_file
 from gateway.state.cache import Entry
 from gateway.state.cache_file import FileTier
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.contract.tier import Clock, Opened, TierContract, entry, warnings
 
 
 @pytest.fixture
@@ -48,10 +41,6 @@ def no_thread_left() -> Iterator[None]:
     join_threads()
 
 
-def entry(body: bytes = b"{}", expires: float = 5000.0) -> Entry:
-    return Entry(1000.0, expires, {"content-type": "application/json"}, body, False)
-
-
 @contextlib.asynccontextmanager
 async def opened(path: Path, clock: Callable[[], float], limit: int = 1 << 30) -> AsyncIterator[FileTier]:
     """The tier as the plugin runs it."""
@@ -67,43 +56,34 @@ async def opened(path: Path, clock: Callable[[], float], limit: int = 1 << 30) -
             await writer
 
 
+class TestContract(TierContract):
+    """The folder is another one in each test, so each has a file of its own."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        return tmp_path / "deeper" / "cache.db"
+
+    @pytest.fixture
+    def opened(self, path: Path, clock: Clock) -> Opened:
+        return lambda: opened(path, clock)
+
+    @pytest.fixture
+    def damage(self, path: Path) -> Callable[[str], None]:
+        def damage(key: str) -> None:
+            with contextlib.closing(sqlite3.connect(path)) as other:
+                other.execute("UPDATE entries SET value = CAST(replace(value, 'answer', 'forged') AS BLOB) "
+                              "WHERE key = ?", (key,))  # fmt: skip
+                other.commit()
+
+        return damage
+
+
 async def written(tier: FileTier, key: str, what: Entry) -> None:
     """Offer an entry and wait until the file has taken it."""
     tier.offer(key, what)
     async with asyncio.timeout(5):
         while tier._queue or tier._writing.locked() or tier._wake.is_set():  # noqa: ASYNC110  # a test's wait
             await asyncio.sleep(0.001)
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-async def test_an_entry_is_found_again_by_the_next_process(tmp_path: Path, clock: Clock) -> None:
-    path = tmp_path / "deeper" / "cache.db"
-    async with opened(path, clock) as tier:
-        await written(tier, "k", entry(b"answer"))
-        assert await tier.read("k") == entry(b"answer")
-        assert await tier.read("other") is None
-    async with opened(path, clock) as tier:
-        assert await tier.read("k") == entry(b"answer")
-
-
-async def test_what_still_waits_is_written_when_the_gateway_stops(tmp_path: Path, clock: Clock) -> None:
-    path = tmp_path / "cache.db"
-    async with opened(path, clock) as tier:
-        for number in range(50):
-            tier.offer(str(number), entry(b"%d" % number))
-    async with opened(path, clock) as tier:
-        assert [await tier.read(str(number)) for number in range(50)] == [entry(b"%d" % n) for n in range(50)]
-
-
-async def test_the_newer_of_two_answers_stays(tmp_path: Path, clock: Clock) -> None:
-    async with opened(tmp_path / "cache.db", clock) as tier:
-        await written(tier, "k", entry(b"first"))
-        tier.offer("k", entry(b"second"))
-        await written(tier, "k", entry(b"third"))
-        assert await tier.read("k") == entry(b"third")
 
 
 async def test_nobody_else_may_read_the_file(tmp_path: Path, clock: Clock) -> None:
@@ -198,25 +178,6 @@ async def test_a_file_damaged_behind_our_back_costs_misses_and_one_warning(
         for number in range(50):
             assert await tier.read(str(number)) is None
             await written(tier, str(number), entry())
-    assert len(warnings(caplog)) == 1
-
-
-async def test_one_damaged_row_is_a_miss_until_it_is_replaced(
-    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "cache.db"
-    async with opened(path, clock) as tier:
-        await written(tier, "bad", entry(b"answer"))
-        await written(tier, "good", entry(b"answer"))
-        with contextlib.closing(sqlite3.connect(path)) as other:
-            other.execute(
-                "UPDATE entries SET value = CAST(replace(value, 'answer', 'forged') AS BLOB) WHERE key = 'bad'"
-            )
-            other.commit()
-        assert [await tier.read("bad") for _ in range(3)] == [None] * 3
-        assert await tier.read("good") == entry(b"answer")
-        await written(tier, "bad", entry(b"again"))
-        assert await tier.read("bad") == entry(b"again")
     assert len(warnings(caplog)) == 1
 
 

@@ -52,7 +52,7 @@ class Course:
         self.flights: dict[str, Flight] = {}
         self.ends: list[str] = []
         self.source = Source(*blocks)
-        self.events: Any = SimpleNamespace(usage=Usage(3, 4), delivered=False)
+        self.events: Any = SimpleNamespace(usage=Usage(3, 4), delivered=False, counted=False)
         self.flight = Flight(self.flights, "key", 0.0)
         self.exchange = exchange()
         self.exchange.call = SimpleNamespace(end=self.ends.append)
@@ -189,6 +189,8 @@ async def test_all_read_the_same_bytes_and_the_call_ends_well() -> None:
     assert (course.source.closed, course.ends, course.exchange.call) == (1, ["ok"], None)
     assert course.leader.usage == Usage(3, 4)
     assert course.leader.usage is not followers[0].usage, "one exchange's usage is not another's"
+    for course.events.counted in (False, True):
+        assert course.leader.counted is course.events.counted
     assert course.reply.first == b""
     course.flight.leave(None, False)
     assert not course.flights

@@ -215,6 +215,11 @@ async def test_several_generations_share_one_and_the_last_closes_it(file: str) -
         assert await ids(ledger) == ["a"]
     with pytest.raises(DatabaseError, match="not open"):
         await ids(ledger)
+    await ledger.open()
+    ledger.add(make_row(id="b"))
+    await eventually(lambda: not ledger.waiting)
+    assert await ids(ledger) == ["a", "b"]
+    await ledger.close()
 
 
 async def test_what_cannot_be_opened_is_told_and_can_be_opened_later(tmp_path: Path) -> None:

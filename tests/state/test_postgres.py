@@ -79,7 +79,7 @@ async def test_a_statement_that_takes_too_long_is_cancelled(postgres_url: str, m
     monkeypatch.setattr(module, "STATEMENT", 0.3)
     async with opened(postgres_url) as database:
         began = time.monotonic()
-        with pytest.raises(DatabaseError):
+        with pytest.raises(DatabaseError, match="does not answer"):
             await database.fetch("SELECT pg_sleep(20)")
         assert time.monotonic() - began < 5
         assert await database.fetch("SELECT 1") == [(1,)]
@@ -99,7 +99,7 @@ async def test_a_server_that_is_silent_is_not_waited_for_long(monkeypatch: pytes
     with socket.create_server(("127.0.0.1", 0)) as silent:  # lets clients connect and says nothing
         database = connect(Secret(f"postgresql://bob@127.0.0.1:{silent.getsockname()[1]}/usage"), Path())
         began = time.monotonic()
-        with pytest.raises(DatabaseError, match=r"127\.0\.0\.1/usage: TimeoutError"):
+        with pytest.raises(DatabaseError, match=r"127\.0\.0\.1/usage: it does not answer"):
             await database.open()
         await database.close()
     assert time.monotonic() - began < 5

@@ -113,14 +113,31 @@ async def test_what_is_late_fails_and_its_answer_is_nobody_elses(pipe: Pipe, own
     assert owner.failures == ["timeout"]
 
 
-@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\n", b"+OK\r\n+OK\r\n"], ids=["garbage", "too much"])
+async def test_what_was_sent_is_not_repeated_by_an_error(pipe: Pipe) -> None:
+    call = pipe.send(("STE", "k", "canary"))
+    await asyncio.sleep(0)
+    pipe.data_received(b"-ERR unknown command 'STE', with args beginning with: 'k' 'canary' \r\n")
+    with pytest.raises(CommandError) as caught:
+        await call
+    assert str(caught.value) == "ERR unknown command 'STE'"
+
+
+async def test_a_server_that_has_no_room_tells_why(pipe: Pipe, owner: Owner) -> None:
+    call = pipe.send(("PING",))
+    pipe.data_received(b"-ERR max number of clients reached\r\n")
+    with pytest.raises(RedisUnavailable):
+        await call
+    assert owner.losses == [("ERR max number of clients reached", 1)]
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\n", b"+OK\r\n+canary\r\n"], ids=["garbage", "too much"])
 async def test_bytes_that_make_no_sense_end_the_connection(pipe: Pipe, owner: Owner, wire: Wire, said: bytes) -> None:
     call = pipe.send(("PING",))
     await asyncio.sleep(0)
     pipe.data_received(said)
     await asyncio.wait([call])
     assert pipe.closed and wire.aborted
-    assert len(owner.losses) == 1
+    assert len(owner.losses) == 1 and "canary" not in owner.losses[0][0]
     pipe.connection_lost(None)  # as the loop tells it then
     assert len(owner.losses) == 1
 

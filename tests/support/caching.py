@@ -10,9 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import attrs
+from prometheus_client import CollectorRegistry
 
 from gateway import Exchange, Principal, Reply, Surface, Target, Usage
 from gateway.body import parse
+from gateway.state.redis_link import Link
 from gateway.watchdog import Guard
 from gateway_plugins.middleware import cache
 from tests.support.exchanges import make_exchange
@@ -77,12 +79,13 @@ async def asked(plugin: cache.Plugin, exchange: Exchange) -> Reply | None:
 class Chain:
     """The plugin, walked through as the dispatcher does, in front of a provider that counts its calls."""
 
-    def __init__(self, configuration: Any = None, **settings: Any) -> None:
+    def __init__(self, configuration: Any = None, link: Link | None = None, **settings: Any) -> None:
         self.clock = Clock()
         self.calls = 0
         self.runtime = SimpleNamespace(
-            config=configuration or routes(), spawn=self._spawn, keep=lambda key, make: make()
-        )
+            config=configuration or routes(), spawn=self._spawn, keep=lambda key, make: make(), redis=link,
+            registry=CollectorRegistry(),
+        )  # fmt: skip
         self.plugin = cache.Plugin(cache.Settings(**settings), self.runtime, self.clock)
         self.tasks: list[asyncio.Task[Any]] = []
 

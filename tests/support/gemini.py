@@ -12,6 +12,7 @@ from gateway.dialects.gemini_array import ArraySplitter
 from gateway.dialects.gemini_reply import usage_of
 from gateway.dialects.gemini_stream import Decoder
 from gateway.dialects.sse import parse_events
+from gateway.exchange import Usage
 from tests.support.recordings import Interaction, Recordings
 
 
@@ -72,6 +73,15 @@ def joined(chunks: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
                     made["calls"][-1]["function"]["arguments"] += call["function"]["arguments"]
             made["finish"] = choice["finish_reason"] or made["finish"]
     return choices
+
+
+def plain(said: dict[str, Any]) -> dict[str, Any]:
+    """``told``, of its usage only what comes back from a chat."""
+    used: Usage | None = said["usage"]
+    if used is None:
+        return said
+    counts = (used.input_tokens, used.output_tokens, used.cached_tokens, None, used.reasoning_tokens)
+    return {**said, "usage": Usage(*counts, used.provenance)}
 
 
 def told(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gateway.secret import Secret, StoreUrl
 from gateway.settings import State
 from gateway.state import redis_link
 from gateway.state.redis_link import Link
+from gateway.units import Duration
 
 
 def state(url: str, **more: Any) -> State:
@@ -20,8 +21,9 @@ def state(url: str, **more: Any) -> State:
 
 
 @contextlib.asynccontextmanager
-async def linked(url: str, **more: Any) -> AsyncIterator[Link]:
-    link = Link(state(url, **more))
+async def linked(url: str, patience: float = 2.0, **more: Any) -> AsyncIterator[Link]:
+    """A busy machine may keep Redis from answering for much longer than the 40 ms of the default."""
+    link = Link(state(url, redis_timeout=Duration(patience), **more))
     await link.open()
     try:
         yield link

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from gateway.secret import Secret, StoreUrl
 from gateway.settings import State
 from gateway.state.meters import Meter
-from gateway.state.processes import Processes
 from gateway.state.redis_link import Link
 from gateway.state.shared import Shared, Without
 from gateway.units import Duration
@@ -21,8 +20,8 @@ class Gateway:
 
     def __init__(self, link: Link, without: Without = "share") -> None:
         self.link = link
-        self.processes = Processes(link)
-        self.store = Shared(link, self.processes, without)
+        self.processes = link.processes
+        self.store = Shared(link, without)
 
     async def wait(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -28,6 +28,10 @@ from tests.support.caching import (
     streamed,
     whole,
 )
+from tests.support.linked import linked
+from tests.support.redis import Redis, redis
+
+__all__ = ["redis"]
 
 
 async def is_kept(chain: Chain, body: Mapping[str, Any] = ASK, **first: Any) -> bool:
@@ -206,5 +210,49 @@ async def test_no_prompt_and_no_key_is_in_the_file(tmp_path: Path) -> None:
             {**ASK, "user": "the-prompt-canary"}, {**JSON, "authorization": "Bearer the-key-canary"}, principal=ALICE
         )
     raw = b"".join(file.read_bytes() for file in files if file.exists())
+    assert b"assistant" in raw, "the answer itself is there"
+    assert not any(canary in raw for canary in (b"the-prompt-canary", b"the-key-canary", b"alice"))
+
+
+# With Redis.
+
+
+async def test_an_answer_made_by_one_is_a_hit_at_the_other(redis: Redis) -> None:
+    body = {**ASK, "stream": True}
+    async with linked(redis.url) as here, linked(redis.url) as there:
+        async with running(Chain(link=here)) as chain:
+            first = [await chain.ask(), await chain.ask(body, answer=lambda: streamed(event("hi", "stop"), DONE))]
+        async with running(Chain(link=there)) as chain:
+            again = [await chain.ask(), await chain.ask(body)]
+            assert [(one.cache, one.body) for one in again] == [("hit", one.body) for one in first]
+            assert again[0].exchange.usage == Usage(3, 4)
+            redis.kill()
+            assert (await chain.ask()).cache == "hit", "a second look-up needs no Redis"
+            assert [(await chain.ask({**ASK, "seed": 1})).cache for _ in range(2)] == ["miss", "hit"]
+
+
+async def test_answers_are_in_redis_where_the_operator_has_them(redis: Redis, tmp_path: Path) -> None:
+    async with linked(redis.url) as link:
+        wanted: list[tuple[dict[str, Any], int]] = [({"redis": False}, 0), ({"path": str(tmp_path / "c")}, 0), ({}, 1)]
+        for settings, kept in wanted:
+            async with running(Chain(link=link, **settings)) as chain:
+                assert (await chain.ask()).cache == "miss"
+            assert len(redis.ask("KEYS", "hookgate:cache:*")) == kept
+
+
+def test_redis_and_a_file_exclude_each_other_and_redis_must_be_somewhere() -> None:
+    with pytest.raises(ValueError, match="not in both"):
+        cache.Settings(path="cache.db", redis=True)
+    with pytest.raises(ValueError, match=r"\[state\] redis"):
+        Chain(redis=True)
+
+
+async def test_no_prompt_and_no_key_is_in_redis(redis: Redis) -> None:
+    async with linked(redis.url) as link, running(Chain(link=link)) as chain:
+        await chain.ask(
+            {**ASK, "user": "the-prompt-canary"}, {**JSON, "authorization": "Bearer the-key-canary"}, principal=ALICE
+        )
+    (key,) = redis.ask("KEYS", "hookgate:cache:*")
+    raw = key + redis.ask("GET", key)
     assert b"assistant" in raw, "the answer itself is there"
     assert not any(canary in raw for canary in (b"the-prompt-canary", b"the-key-canary", b"alice"))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from gateway.body import parse_small
 from gateway.config import Config, Team
 from gateway.errors import BudgetExceeded, RateLimited
 from gateway.limits import Limit
+from gateway.pricing.price import Price
+from gateway.pricing.prices import Prices
 from gateway.state.memory import Memory
 from gateway.testing import (
     GatewayFactory,
@@ -238,22 +241,18 @@ def test_two_tokens_in_turns_get_no_more_than_the_better_one() -> None:
 # Money.
 
 
-class Fixed:
-    """Prices of which a test knows what they come to: nano-dollars a token."""
+class Fixed(Prices):
+    """Ten nano-dollars for each token of output, and a cost of the test's own."""
 
-    max_output_tokens: int | None = None
+    def __init__(self, cost: int | None) -> None:
+        super().__init__(Config())
+        self._cost = cost
 
-    def __init__(self, cost: int | None = None) -> None:
-        self.cost = cost
-
-    def of(self, target: Target, model: str | None) -> Fixed | None:
-        return None if target.provider == "free-for-all" else self
-
-    def worst(self, given: int, made: int) -> int:
-        return made * 10
+    def of(self, target: Target, model: str | None) -> Price | None:
+        return None if target.provider == "nobody-knows" else Price.listed({"output": Decimal("1e-8")}, {})
 
     def settle(self, exchange: Exchange) -> int | None:
-        return self.cost
+        return self._cost
 
 
 class Routes:
@@ -308,11 +307,11 @@ async def test_an_answer_whose_price_nobody_knows_costs_what_was_reserved() -> N
 
 
 async def test_the_dearest_place_a_request_may_go_to_counts() -> None:
-    plugin = with_money(0, "p", "free-for-all")
+    plugin = with_money(0, "p", "nobody-knows")
     with pytest.raises(BudgetExceeded) as refused:
         await begin(plugin, **asks(max_tokens=1))
     assert refused.value.message == "The price of this is not known, and this key has a budget."
-    allowing = with_money(0, "p", "free-for-all", unknown_price="allow")
+    allowing = with_money(0, "p", "nobody-knows", unknown_price="allow")
     await begin(allowing, **asks(max_tokens=1))
 
 

@@ -1,0 +1,1 @@
+"""What an exchange costs: prices from the operator, a file or genai-prices. ``prices.Prices`` is the way in."""
