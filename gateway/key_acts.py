@@ -17,9 +17,11 @@ from gateway.key_entries import entry, moment, wanted
 from gateway.state.database import DatabaseError
 from gateway.state.key_rows import KeyRow, TeamRow
 from gateway.state.key_store import KeyStore
-from gateway.state.keyring import Keyring
+from gateway.state.keyring import Keyring, has_its_team
 
 _COLUMNS = ("name", "state", "team", "expires", "models", "problem")
+_HERE = "the database"
+_UNSAID = {"models": "*", "problem": ""}
 
 
 class Acts:
@@ -66,13 +68,9 @@ class Acts:
 
     async def list(self) -> None:
         async with _read(self._config, self._folder) as keyring:
+            entries = _inline(self._chosen.kind, self._config, keyring)
             items = keyring.keys.items if self._chosen.kind == "keys" else keyring.teams.items
-            rows: list[KeyRow | TeamRow] = [item.row for item in items.values()]
-            entries = [entry(row, keyring.problem(row), time()) for row in rows]
-        inline = self._config.keys if self._chosen.kind == "keys" else self._config.teams
-        entries += [
-            {"name": name, "state": "gateway.toml", "models": list(table.models)} for name, table in inline.items()
-        ]
+            entries += [entry(item.row, keyring.problem(item.row), time()) for item in items.values()]
         entries.sort(key=lambda each: str(each["name"]))
         print(json.dumps(entries, indent=2) if self._chosen.json else _text(entries))
 
@@ -80,6 +78,15 @@ class Acts:
         if key is not None:
             print(f"Key (shown once):\n  {key}\n")
         print(f"{row.KIND} '{row.name}' {what}; running gateways know it within 5 seconds.")
+
+
+def _inline(kind: str, config: Config, keyring: Keyring) -> list[dict[str, Any]]:
+    found = []
+    for name, table in (config.keys if kind == "keys" else config.teams).items():
+        team = getattr(table, "team", None)
+        shown = {"name": name, "state": "gateway.toml", "models": list(table.models), "team": team}
+        found.append(shown | ({"problem": problem} if (problem := keyring.team_problem(team)) else {}))
+    return found
 
 
 @contextlib.asynccontextmanager
@@ -103,35 +110,46 @@ async def warn(config: Config, document: Document) -> None:
         async with _read(config, document.path.parent) as keyring:
             for name, problem in keyring.refused.items():
                 place = ("keys", name) if name in config.keys else ("state", "keys")
-                document.warn(place, f"key '{name}' in the database is not accepted: {problem}")
+                document.warn(place, f"key '{name}' is not accepted: {problem}")
     except DatabaseError as error:
         if not isinstance(error.__cause__, FileNotFoundError):  # which the first gateway will make
             document.warn(("state", "ledger"), f"state.ledger: {error}")
 
 
 async def add_stored(config: Config, document: Document, name: str | None) -> None:
-    """For ``gateway explain``: put a key of the database into the configuration, as if it stood there.
+    """For ``gateway explain``: put a key of the database, and its team, into the configuration as if they stood there.
 
     Raises ``ConfigError`` for one that is not accepted.
     """
-    if not config.state.keys or name is None or name in config.keys:
+    inline = None if name is None else config.keys.get(name)
+    if not config.state.keys or name is None or (inline is not None and has_its_team(inline, config)):
         return
     try:
         async with _read(config, document.path.parent) as keyring:
-            item = keyring.keys.items.get(name)
-            shown = None if item is None else entry(item.row, keyring.problem(item.row), time())
+            item = None if inline is not None else keyring.keys.items.get(name)
+            if item is not None:
+                _demand_open(item.row, keyring.problem(item.row))
+                document.set(("keys", name), item.row.table(), _HERE)
+                inline = config.keys[name] = item.row.key()
+            if inline is None or inline.team is None or has_its_team(inline, config):
+                return
+            if problem := keyring.team_problem(inline.team):
+                raise ConfigError([f"401: key '{name}' is not accepted: {problem}"])
+            team = keyring.teams.items[inline.team].row
     except DatabaseError as error:
         raise ConfigError([str(error)]) from error
-    if item is None or shown is None:
-        return
-    if shown["state"] != "ok":
-        raise ConfigError([f"401: key '{name}' is {shown['state']}. {shown.get('problem', '')}".rstrip()])
-    document.set(("keys", name), item.row.table(), "the database")
-    config.keys[name] = item.row.key()
+    document.set(("teams", team.name), team.table(), _HERE)
+    config.teams[team.name] = team.read()
+
+
+def _demand_open(row: KeyRow, problem: str) -> None:
+    state = entry(row, problem, time())["state"]
+    if state != "ok":
+        raise ConfigError([f"401: key '{row.name}' is {state}. {problem}".rstrip()])
 
 
 def _text(entries: list[dict[str, Any]]) -> str:
-    shown = [[_cell(each.get(name)) for name in _COLUMNS] for each in entries]
+    shown = [[_cell(each.get(name, _UNSAID.get(name))) for name in _COLUMNS] for each in entries]
     rows = [list(_COLUMNS), *shown]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

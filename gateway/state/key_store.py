@@ -17,7 +17,7 @@ from gateway import virtual_key
 from gateway.settings import Config
 from gateway.state.database import Database, DatabaseError, Transaction, connect
 from gateway.state.key_rows import Invalid, KeyRow, Row, TeamRow
-from gateway.state.migrations import migrate
+from gateway.state.migrations import demand, migrate
 from gateway.structure import did_you_mean
 
 AnyRow = TypeVar("AnyRow", bound=Row)
@@ -196,11 +196,14 @@ class KeyStore:
 
 @contextlib.asynccontextmanager
 async def opened(config: Config, folder: Path, *, create: bool = True) -> AsyncIterator[KeyStore]:
-    """The store that ``config`` names. Raises ``DatabaseError``; with ``create`` off a SQLite file must be there."""
+    """The store that ``config`` names. With ``create`` off it must be there, and its tables be of this release.
+
+    Raises ``DatabaseError``.
+    """
     database = connect(config.state.ledger, folder, create=create)
     try:
         await database.open()
-        await migrate(database)
+        await (migrate if create else demand)(database)
         yield KeyStore(database, config)
     finally:
         await database.close()

@@ -25,7 +25,7 @@ from gateway.state.database import DEFAULT, DatabaseError, Found, connect
 from gateway.state.key_mirror import FIRST, Mirror
 from gateway.state.key_rows import Holder, KeyRow, TeamRow
 from gateway.state.key_store import CHANGE
-from gateway.state.migrations import migrate
+from gateway.state.migrations import demand, migrate
 
 log = logging.getLogger("hookgate")
 
@@ -44,7 +44,10 @@ class Keyring:
     """Shared by all plugins of a process, and kept over reloads."""
 
     def __init__(self, config: Config, folder: Path, *, create: bool = True) -> None:
-        """Raises ``DatabaseError`` for a ``[state] ledger`` that can never be used."""
+        """With ``create`` off nothing is made: no file, no table.
+
+        Raises ``DatabaseError`` for a ``[state] ledger`` that can never be used.
+        """
         self.holders: Mapping[bytes, Holder] = {}
         """Whom the keys stand for, by the keys' digests. Another one after each change."""
         self.known = False
@@ -151,7 +154,7 @@ class Keyring:
         self._database = connect(self._url, self.folder, create=self._create and not self.known)
         async with asyncio.timeout(_CONNECT):
             await self._database.open()
-            await migrate(self._database)
+            await (migrate if self._create else demand)(self._database)
         self._seen = FIRST
         self._all_at = monotonic() + ALL
 
@@ -169,12 +172,13 @@ class Keyring:
             elif not item.row.blocked:
                 holders.update((holder[0], holder) for holder in item.value or ())
         for name, holder in self._waiting.items():
-            if problem := self._team_problem(holder[1].team):
+            if problem := self.team_problem(holder[1].team):
                 refused[name] = problem
             else:
                 holders[holder[0]] = holder
         self.holders, self.refused = holders, refused
-        self._tell()
+        if self._task is not None:
+            self._tell()
 
     def problem(self, row: KeyRow | TeamRow) -> str:
         """Why a key or team of the database does not count; empty if it does."""
@@ -182,9 +186,10 @@ class Keyring:
             return _INSTEAD if row.name in self._config.teams else self.teams.item(row).problem
         if row.name in self._config.keys:
             return _INSTEAD
-        return self.keys.item(row).problem or self._team_problem(row.team)
+        return self.keys.item(row).problem or self.team_problem(row.team)
 
-    def _team_problem(self, name: str | None) -> str:
+    def team_problem(self, name: str | None) -> str:
+        """Why nobody can tell what a key of this team may use; empty if one can."""
         if name is None or name in self._config.teams:
             return ""
         team = self.teams.items.get(name)
@@ -195,7 +200,7 @@ class Keyring:
         told = " ".join(named[:_TOLD]) + (f" And {len(named) - _TOLD} more." if len(named) > _TOLD else "")
         if told != self._told:
             self._told = told
-            log.warning("keys in the database that are not accepted: %s", told or "none any more")
+            log.warning("keys that are not accepted: %s", told or "none any more")
 
     def _fail(self, error: Exception) -> None:
         self._all_at = 0.0

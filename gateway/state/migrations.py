@@ -102,6 +102,12 @@ async def migrate(database: Database) -> None:
         await transaction.execute(f"INSERT INTO {_TABLE} (version) VALUES (:version)", {"version": len(MIGRATIONS)})
 
 
+async def demand(database: Database) -> None:
+    """Look whether the tables are up to date, and change nothing. Raises ``DatabaseError`` where they are not."""
+    if await version(database) < len(MIGRATIONS):
+        raise DatabaseError(f"{database.name}: no gateway of this release has written there yet")
+
+
 async def _version(database: Database | Transaction) -> int:
     rows = await database.fetch(f"SELECT version FROM {_TABLE}")
     return int(rows[0][0]) if rows else 0
