@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import importlib.util
 import json
 import logging
 import os
-import re
-import secrets
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import usage
+from gateway import key_commands, usage
 from gateway.errors import ConfigError, GatewayError
 
 
@@ -91,10 +88,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Any]:
         add("usage", usage.run, "Add up what the ledger says was used: by whom, of what, and what it cost.")
     )
     _add_imports(commands)
-    keys = commands.add_parser("keys", help="Virtual keys.").add_subparsers(required=True, metavar="COMMAND")
-    new = keys.add_parser("new", help="Make a key; it is printed once, with its table for gateway.toml.")
-    new.add_argument("name")
-    new.set_defaults(run=_new_key)
+    key_commands.add(commands, _add_config)
     return parser, commands
 
 
@@ -201,7 +195,10 @@ def _reload_one(host: str, port: int) -> list[str]:
 
 
 def _check(chosen: argparse.Namespace) -> int:
+    from gateway import key_acts
+
     async def report(loaded: Any, document: Any) -> int:
+        await key_acts.warn(loaded.runtime.config, document)
         for warning in document.warnings:
             print(f"warning: {warning}")
         document.raise_problems()
@@ -249,12 +246,13 @@ def _explain(chosen: argparse.Namespace) -> int:
     async def report(loaded: Any, document: Any) -> int:
         from attrs import asdict
 
-        from gateway import live
+        from gateway import key_acts, live
         from gateway.explain import Explainer
         from gateway.explain_text import text
         from gateway.routing import Router
 
         document.raise_problems()
+        await key_acts.add_stored(loaded.runtime.config, document, chosen.key)
         url = live.address(loaded.runtime.config.admin)
         told = None
         try:
@@ -290,13 +288,3 @@ def _with_plugins(path: Path, report: Callable[[Any, Any], Awaitable[int]]) -> i
             await upstream.close()
 
     return asyncio.run(run())
-
-
-def _new_key(chosen: argparse.Namespace) -> int:
-    # 256 random bits: guessing is out of reach, so a plain digest protects the key as well as a slow one would.
-    key = f"hg-{secrets.token_urlsafe(32)}"
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    # TOML's bare keys, else its basic strings, which escape as JSON does.
-    name = chosen.name if re.fullmatch("[A-Za-z0-9_-]+", chosen.name) else json.dumps(chosen.name, ensure_ascii=False)
-    print(f'Key (shown once):\n  {key}\n\nFor gateway.toml:\n[keys.{name}]\nsha256 = "{digest}"')
-    return 0

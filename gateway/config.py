@@ -38,6 +38,7 @@ from gateway.settings import (
     Timeouts,
 )
 from gateway.state import redis_url
+from gateway.state.database import DatabaseError, connect
 from gateway.structure import did_you_mean
 from gateway.toml_lines import KeyPath
 from gateway.units import Duration, Size
@@ -67,6 +68,7 @@ __all__ = [
 ]
 
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHORT = 16
 _CREDENTIAL_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
 
 
@@ -139,7 +141,7 @@ def _tables(value: Any) -> dict[str, dict[str, Any]]:
 
 def _check_listeners(document: Document, config: Config) -> None:
     missing = "" if "auth" in config.plugins.chain else "'auth' is not in the chain"
-    if not document.table("keys"):
+    if not document.table("keys") and not config.state.keys:
         missing = "there are no [keys]"
     if not set(config.plugins.chain).isdisjoint(AUTHENTICATORS[1:]):
         missing = ""  # they refuse whoever has no certificate, or token
@@ -151,6 +153,9 @@ def _check_listeners(document: Document, config: Config) -> None:
                 "(127.0.0.1). gateway keys new NAME makes a key.",
             )
     admin = config.admin
+    if admin.token is not None and len(admin.token.reveal()) < _SHORT:
+        message = f"admin.token: has less than {_SHORT} characters; openssl rand -hex 32 prints a good one."
+        document.problem(("admin", "token"), message)
     if admin.enabled and not _is_loopback(admin.host):
         document.warn(("admin", "host"), "admin.host: not loopback; whoever reaches it sees the metrics without a key.")
     server = config.server
@@ -176,8 +181,12 @@ def _is_loopback(host: str) -> bool:
 
 def _check_keys(document: Document, config: Config) -> None:
     digests = [(path, digest) for path, digest in document.find("keys", "*", "sha256") if digest]
-    if digests and "auth" not in config.plugins.chain:
-        document.warn(("keys",), "[keys]: nobody asks for them, because 'auth' is not in the chain.")
+    if "auth" not in config.plugins.chain:
+        nobody_asks = "nobody asks for them, because 'auth' is not in the chain."
+        if digests:
+            document.warn(("keys",), f"[keys]: {nobody_asks}")
+        if config.state.keys:
+            document.warn(("state", "keys"), f"state.keys: {nobody_asks}")
     holders: dict[str, KeyPath] = {}
     for path, digest in digests:
         if isinstance(digest, str) and (holder := holders.setdefault(digest.lower(), path)) != path:
@@ -221,6 +230,11 @@ def _check_state(document: Document, config: Config) -> None:
     if config.state.ledger is not None and "ledger" not in config.plugins.chain and not config.state.keys:
         message = "state.ledger has no effect, because 'ledger' is not in the chain."
         document.problem(("state", "ledger"), message)
+    if config.state.keys:
+        try:
+            connect(config.state.ledger, document.path.parent)
+        except DatabaseError as error:
+            document.problem(("state", "ledger"), str(error))
 
 
 def _check_names(document: Document) -> None:

@@ -173,14 +173,15 @@ class Explainer:
         )
 
     def _principal(self, name: str | None) -> Principal | None:
-        keys = self._config.keys
+        keys, stored = self._config.keys, self._config.state.keys
         if name is not None and name not in keys:
-            hint = did_you_mean(name, keys) if keys else " There are no [keys]: the gateway is open, leave --key out."
-            raise ConfigError([f"there is no key '{name}'.{hint}"])
-        if not keys or {"auth", "auth_mtls"}.isdisjoint(self._config.plugins.chain):
+            is_open = " There are no [keys]: the gateway is open, leave --key out."
+            raise ConfigError([f"there is no key '{name}'.{did_you_mean(name, keys) if keys or stored else is_open}"])
+        if not (keys or stored) or {"auth", "auth_mtls"}.isdisjoint(self._config.plugins.chain):
             return None
         if name is None:
-            raise ConfigError([f"401: this gateway asks for a key; name one with --key: {', '.join(keys)}."])
+            names = [*keys, *(["one of gateway keys list"] if stored else ())]
+            raise ConfigError([f"401: this gateway asks for a key; name one with --key: {', '.join(names)}."])
         return Principal(name, keys[name].models)
 
     def _access(self, principal: Principal | None, model: str) -> Access:

@@ -15,12 +15,14 @@ from aiohttp import web
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from gateway import config as configuration
-from gateway import live, plugins, surfaces
+from gateway import key_admin, live, plugins, surfaces
 from gateway.config import Config, Document
 from gateway.dispatch import Dispatcher
 from gateway.errors import ConfigError, GatewayError
 from gateway.front import Handler
 from gateway.routing import Router, named_targets
+from gateway.state.database import DatabaseError
+from gateway.state.keyring import Keyring
 from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
 from gateway.upstream import Upstream
@@ -112,10 +114,10 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
     upstream = shared or Upstream(config.pool)
     upstream.configure(config.providers)
     targets = _targets(before, config)
-    redis = _redis(before, config)
+    redis, keys = _redis(before, config), _keys(before, config, source.path.parent)
     runtime = plugins.Runtime(
         config, upstream, hook_stats=plugins.HookStats(stats), kept_before=kept, targets=targets, redis=redis,
-        folder=source.path.parent,
+        keys=keys, folder=source.path.parent,
     )  # fmt: skip
     loaded = plugins.load(config, document, runtime, finder)
     started = False
@@ -126,20 +128,24 @@ async def build(source: Source, before: Generation | None, host: Host) -> Genera
             each.runtime.router = router
         dispatcher = Dispatcher(config, loaded, router, host.watchdog)
         runtime.registry.register(host.reloads)
-        if redis is not None:
-            runtime.registry.register(redis)
-            await redis.open()
+        for link in runtime.links:
+            runtime.registry.register(link)
+            await link.open()
         started = True
         await _start(loaded, document, STARTUP_LIMIT if before is not None else None)
         routes = _routes(dispatcher, document, host.ready)
-        return Generation(config, loaded, upstream, dispatcher, routes, _admin(runtime, host), document.warnings)
+        admin = _admin(runtime, host)
+        if keys is not None:
+            keys.configure(config)  # last: it is the one that serves now
+        return Generation(config, loaded, upstream, dispatcher, routes, admin, document.warnings)
     except BaseException:
         await (loaded.shutdown() if started else runtime.stop_tasks())
         loaded.finder.release()
         if shared is None:
             await upstream.close()
-        if redis is not None and (before is None or before.plugins.runtime.redis is not redis):
-            await redis.close()
+        for link in runtime.links:
+            if before is None or link not in before.plugins.runtime.links:
+                await link.close()
         raise
 
 
@@ -147,6 +153,17 @@ def _redis(before: Generation | None, config: Config) -> Link | None:
     """The link of the generation before where it goes to the same Redis, so that it stays connected."""
     old = None if before is None else before.plugins.runtime.redis
     return old if old is not None and old.serves(config.state) else link_to(config.state)
+
+
+def _keys(before: Generation | None, config: Config, folder: Path) -> Keyring | None:
+    """Likewise. What is known of the keys stays then, also where the database is away."""
+    old = None if before is None else before.plugins.runtime.keys
+    if old is not None and old.serves(config, folder):
+        return old
+    try:
+        return Keyring(config, folder) if config.state.keys else None
+    except DatabaseError:
+        return None  # a problem of the configuration, and told as one
 
 
 def _targets(before: Generation | None, config: Config) -> Targets:
@@ -194,6 +211,6 @@ def _routes(dispatcher: Dispatcher, document: Document, ready: Handler) -> surfa
 def _admin(runtime: plugins.Runtime, host: Host) -> web.Application:
     application = web.Application()
     application.router.add_post("/reload", host.reload)
-    application.add_routes([*runtime.admin_routes, live.route(runtime)])
+    application.add_routes([*runtime.admin_routes, live.route(runtime), *key_admin.routes(runtime)])
     application.freeze()
     return application

@@ -47,6 +47,10 @@ class Metering:
         self._teams = teams
         self._known: dict[str, _Known] = {}
 
+    def forget(self) -> None:
+        """Look at the teams anew. What was counted stays counted."""
+        self._known.clear()
+
     def known(self, principal: Principal) -> _Known:
         known = self._known.get(principal.name)
         if known is None or known.principal is not principal:

@@ -17,6 +17,7 @@ from gateway.admission import Admission
 from gateway.config import Config
 from gateway.dialects.models import Models
 from gateway.pricing.prices import Prices
+from gateway.state.keyring import Keyring
 from gateway.state.redis_link import Link, link_to
 from gateway.targets import Targets
 
@@ -117,6 +118,8 @@ class Runtime:
     """The generation's ``gateway.routing.Router``, from ``on_startup`` on."""
     redis: Link | None = attrs.field(default=attrs.Factory(lambda self: link_to(self.config.state), takes_self=True))
     """The way to Redis, where ``[state] redis`` is set. Open from ``on_startup`` on."""
+    keys: Keyring | None = None
+    """Keys and teams of the database, where ``[state] keys`` is set. Open from ``on_startup`` on."""
     services: Services = attrs.field(factory=Services)
     folder: Path = Path()
     """Where ``gateway.toml`` lies."""
@@ -125,6 +128,11 @@ class Runtime:
     kept: Kept = attrs.field(factory=dict, repr=False)
     kept_before: Kept = attrs.field(factory=dict, repr=False)
     """``kept`` of the generation that is replaced."""
+
+    @property
+    def links(self) -> list[Link | Keyring]:
+        """What generations share where it is the same, and the server closes behind the last one."""
+        return [link for link in (self.redis, self.keys) if link is not None]
 
     def named(self, name: str, code: str) -> Runtime:
         """The same runtime for another plugin."""

@@ -204,9 +204,9 @@ class Server:
         await generation.close()
         if all(other.upstream is not generation.upstream for other in self._living):
             await generation.upstream.close()
-        redis = generation.plugins.runtime.redis
-        if redis is not None and all(other.plugins.runtime.redis is not redis for other in self._living):
-            await redis.close()
+        for link in generation.plugins.runtime.links:
+            if all(link not in other.plugins.runtime.links for other in self._living):
+                await link.close()
 
     async def _reload_answer(self, request: web.Request) -> web.StreamResponse:
         if "Origin" in request.headers:

@@ -13,7 +13,7 @@ from gateway.dialects.capabilities import Flags
 from gateway.exchange import Principal, Target
 from gateway.limits import Limit
 from gateway.pricing.settings import Prices
-from gateway.secret import StoreUrl
+from gateway.secret import Secret, StoreUrl
 from gateway.units import Duration, Size
 
 DEFAULT_CHAIN = (
@@ -85,7 +85,8 @@ class Server:
 
 @attrs.frozen(kw_only=True)
 class Admin:
-    """``[admin]``: the listener of the operators, never the public one. It asks for no key."""
+    """``[admin]``: the listener of the operators, never the public one. It asks for no key, but for ``token`` where
+    keys are made and changed."""
 
     enabled: bool = True
     """Listen at all."""
@@ -93,6 +94,8 @@ class Admin:
     """Address to listen on."""
     port: int = attrs.field(default=8081, validator=_PORT)
     """0 takes a free one."""
+    token: Secret | None = None
+    """What ``/keys`` and ``/teams`` want to be shown, as ``Authorization: Bearer``. Without it they are not served."""
 
 
 @attrs.frozen(kw_only=True)
@@ -278,10 +281,11 @@ class State:
     redis_prefix: str = attrs.field(default="hookgate", validator=min_len(1))
     """Begins the name of everything stored there. Gateways with one prefix share."""
     ledger: StoreUrl | None = None
-    """Where the plugin ``ledger`` writes what was used: ``sqlite:///gateway.db``, relative to the configuration, which
-    is the default, or ``postgresql://host/database``."""
+    """The database for what the plugin ``ledger`` writes, and for ``keys``: ``sqlite:///gateway.db``, relative to the
+    configuration, which is the default, or ``postgresql://host/database``."""
     keys: bool = False
-    """Virtual keys and teams are also kept in the ledger's database, for ``gateway keys`` to change at run time."""
+    """Virtual keys and teams are also kept in this database, where ``gateway keys``, ``gateway teams`` and ``[admin]``
+    change them at run time. Those of this file win over those of the same name."""
 
 
 @attrs.frozen(kw_only=True)

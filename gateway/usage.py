@@ -85,14 +85,12 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 async def _read(database: Database, chosen: argparse.Namespace) -> list[Line]:
-    from gateway.state.database import DatabaseError
-    from gateway.state.migrations import MIGRATIONS, version
+    from gateway.state.migrations import demand
     from gateway.state.report import usage
 
     try:
         await database.open()
-        if await version(database) < len(MIGRATIONS):
-            raise DatabaseError(f"{database.name}: no gateway of this release has written there yet")
+        await demand(database)
         return await usage(
             database, chosen.by, since=chosen.since, until=chosen.until, key=chosen.key, team=chosen.team
         )

@@ -31,6 +31,27 @@ _LEDGER = """CREATE TABLE hookgate_ledger (
     tried BIGINT NOT NULL
 )"""
 
+_KEYS = """CREATE TABLE hookgate_keys (
+    name TEXT NOT NULL PRIMARY KEY,
+    sha256 TEXT NOT NULL UNIQUE,
+    previous TEXT,
+    previous_until BIGINT,
+    team TEXT,
+    allowance TEXT NOT NULL,
+    blocked BOOLEAN NOT NULL,
+    expires BIGINT,
+    created BIGINT NOT NULL,
+    updated BIGINT NOT NULL,
+    change BIGINT NOT NULL
+)"""
+_TEAMS = """CREATE TABLE hookgate_teams (
+    name TEXT NOT NULL PRIMARY KEY,
+    allowance TEXT NOT NULL,
+    created BIGINT NOT NULL,
+    updated BIGINT NOT NULL,
+    change BIGINT NOT NULL
+)"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     # 1. The last column of two indices is what budgets add up: the table itself is not looked at.
     (
@@ -38,6 +59,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX hookgate_ledger_by_start ON hookgate_ledger (started)",
         "CREATE INDEX hookgate_ledger_by_principal ON hookgate_ledger (principal, started, cost_nano)",
         "CREATE INDEX hookgate_ledger_by_team ON hookgate_ledger (team, started, cost_nano)",
+    ),
+    # 2. The last table has one row: how many changes there were to the other two.
+    (
+        _KEYS,
+        _TEAMS,
+        "CREATE INDEX hookgate_keys_by_change ON hookgate_keys (change)",
+        "CREATE INDEX hookgate_teams_by_change ON hookgate_teams (change)",
+        "CREATE TABLE hookgate_key_changes (change BIGINT NOT NULL)",
+        "INSERT INTO hookgate_key_changes (change) VALUES (0)",
     ),
 )
 """Statements by version. What has been released is never changed, only added to."""
@@ -70,6 +100,12 @@ async def migrate(database: Database) -> None:
                 await transaction.execute(statement)
         await transaction.execute(f"DELETE FROM {_TABLE}")
         await transaction.execute(f"INSERT INTO {_TABLE} (version) VALUES (:version)", {"version": len(MIGRATIONS)})
+
+
+async def demand(database: Database) -> None:
+    """Look whether the tables are up to date, and change nothing. Raises ``DatabaseError`` where they are not."""
+    if await version(database) < len(MIGRATIONS):
+        raise DatabaseError(f"{database.name}: no gateway of this release has written there yet")
 
 
 async def _version(database: Database | Transaction) -> int:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import hmac
-from hashlib import sha256
+from math import inf
+from time import time
 
 from gateway import Exchange, Principal, Runtime, hookimpl
 from gateway.authenticators import is_last
 from gateway.credential import credential
-from gateway.errors import Unauthenticated
+from gateway.errors import Overloaded, Unauthenticated
+from gateway.state.key_rows import Holder
+from gateway.state.keyring import POLL, has_its_team
+from gateway.virtual_key import PREFIX, digest_of
 
 _LONGEST = 512
 # A key longer than this is none of ours; hashing megabytes for strangers is work they should not get.
+_NOBODY: Holder = (b"", Principal(""), 0.0)
 
 
 class Plugin:
     def __init__(self, settings: None, runtime: Runtime) -> None:
-        self._principals: dict[bytes, tuple[bytes, Principal]] = {}
-        self._is_last = is_last(runtime.config.plugins.chain, "auth")
-        self._is_open = self._is_last and not runtime.config.keys
-        for name, key in runtime.config.keys.items():
-            if digest := bytes.fromhex(key.sha256):
-                self._principals[digest] = (digest, key.principal(name))
+        config = runtime.config
+        self._keyring = runtime.keys
+        self._is_last = is_last(config.plugins.chain, "auth")
+        self._is_open = self._is_last and not config.keys and not config.state.keys
+        self._inline: dict[bytes, Holder] = {}
+        for name, key in config.keys.items():
+            if (digest := bytes.fromhex(key.sha256)) and has_its_team(key, config):
+                self._inline[digest] = (digest, key.principal(name), inf)
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> None:
@@ -31,11 +38,21 @@ class Plugin:
         principal = self._holder(given) if given is not None and len(given) <= _LONGEST else None
         if principal is not None:
             exchange.principal = principal
+        elif given is not None and self._is_unread and (self._is_last or given.startswith(PREFIX)):
+            raise Overloaded("The gateway cannot check keys at the moment.", retry_after=POLL)
         elif self._is_last:
             raise Unauthenticated
 
+    @property
+    def _is_unread(self) -> bool:
+        """There may be keys in the database, and nobody could look yet."""
+        return self._keyring is not None and not self._keyring.known
+
     def _holder(self, key: str) -> Principal | None:
-        digest = sha256(key.encode("utf-8", "surrogatepass")).digest()
-        stored, principal = self._principals.get(digest, (b"", None))
+        digest = digest_of(key)
+        found = self._inline.get(digest)
+        if found is None and self._keyring is not None:
+            found = self._keyring.holders.get(digest)
+        stored, principal, ends = found or _NOBODY
         # The look-up is by digest, so its timing tells nothing of a key; the comparison is constant-time besides.
-        return principal if hmac.compare_digest(stored, digest) else None
+        return principal if hmac.compare_digest(stored, digest) and time() < ends else None

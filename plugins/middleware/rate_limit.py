@@ -23,6 +23,7 @@ from gateway.limits import Limit, Unit
 from gateway.metering import Metering, Plan
 from gateway.pricing.price import Price
 from gateway.state.database import DatabaseError
+from gateway.state.keyring import Teams
 from gateway.state.memory import Memory
 from gateway.state.meters import Meter, Period, Ticket
 from gateway.state.shared import Shared
@@ -64,7 +65,8 @@ class Plugin:
         defaults: dict[Unit, Sequence[Limit]] = {}
         for limit in (*_shorthands(settings), *settings.limits):
             defaults[limit.unit] = (*defaults.get(limit.unit, ()), limit)
-        self._metering = Metering(defaults, settings.total, runtime.config.teams)
+        teams, keys = runtime.config.teams, runtime.keys
+        self._metering = Metering(defaults, settings.total, teams if keys is None else Teams(teams, keys))
         self.store = self._store(runtime)
         self._refused = runtime.keep("refused", _refusals)
         runtime.registry.register(self._refused)
@@ -100,6 +102,13 @@ class Plugin:
             self.store.without = self._settings.without_redis
         if self._counts_money:
             await runtime.prices.load()
+        if runtime.keys is not None:
+            runtime.keys.on_teams.append(self._metering.forget)
+
+    @hookimpl
+    def on_shutdown(self) -> None:
+        if (keys := self._runtime.keys) is not None and self._metering.forget in keys.on_teams:
+            keys.on_teams.remove(self._metering.forget)
 
     @hookimpl
     def on_request(self, exchange: Exchange) -> Awaitable[None] | None:

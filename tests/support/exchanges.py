@@ -65,7 +65,13 @@ def finished_exchange(headers: Mapping[str, str] = {}, **more: Any) -> Exchange:
 
 def make_runtime(**parts: Any) -> Any:
     """What the observers use of a ``Runtime``; ``parts`` replace or add attributes."""
-    own = {"registry": CollectorRegistry(), "admin_routes": [], "keep": lambda key, make: make(), "redis": None}
+    own = {
+        "registry": CollectorRegistry(),
+        "admin_routes": [],
+        "keep": lambda key, make: make(),
+        "redis": None,
+        "keys": None,
+    }
     return SimpleNamespace(**own | parts)
 
 

@@ -52,6 +52,10 @@ class Postgres:
         """What psql prints, unaligned."""
         return self._run("psql", "-XqAt", "-U", "hookgate", "-h", str(self._folder), "-d", database, "-c", sql)
 
+    def dump(self, database: str = "postgres") -> str:
+        """All that is in it."""
+        return self._run("pg_dump", "-U", "hookgate", "-h", str(self._folder), "-d", database)
+
     def start(self) -> Postgres:
         """Start and wait until it answers. After ``kill`` its last children may still hold the shared memory."""
         options = [f"-c{name}={value}" for name, value in _OPTIONS.items()]

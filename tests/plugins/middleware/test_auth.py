@@ -6,14 +6,13 @@ import ast
 import hashlib
 import inspect
 import random
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import Exchange, Principal
-from gateway.config import DEFAULT_CHAIN, Key, Plugins
+from gateway.config import DEFAULT_CHAIN, Config, Key, Plugins
 from gateway.errors import Unauthenticated
 from gateway_plugins.middleware import auth
 from tests.support.exchanges import make_exchange, make_runtime
@@ -26,7 +25,7 @@ def digest(key: str) -> str:
 
 
 def make(chain: tuple[str, ...] = DEFAULT_CHAIN, /, **keys: Key) -> auth.Plugin:
-    return auth.Plugin(None, make_runtime(config=SimpleNamespace(keys=keys, plugins=Plugins(chain=chain))))
+    return auth.Plugin(None, make_runtime(config=Config(keys=keys, plugins=Plugins(chain=chain))))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +101,7 @@ def test_r14_no_key_breaks_it(key: str) -> None:
 
 
 def test_r14_a_key_too_long_is_not_even_hashed(plugin: auth.Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "sha256", None)
+    monkeypatch.setattr(auth, "digest_of", None)
     with pytest.raises(Unauthenticated):
         asked(plugin, x_api_key="k" * 513)
 
