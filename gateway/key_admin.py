@@ -56,7 +56,7 @@ class _Part:
                 return refusal
             assert self._keyring is not None
             try:
-                async with opened(self._config, self._keyring.folder) as store:
+                async with opened(self._config, self._keyring.folder, create=False) as store:
                     return await handler(request, store)
             except tuple(_STATUS) as error:
                 return _problem(_STATUS[type(error)], str(error))
