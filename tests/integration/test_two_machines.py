@@ -8,12 +8,9 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from gateway.testing import Call, GatewayFactory, RawClient, ScriptedUpstream, Truncated, whole
 from gateway.testing.wire import json_bytes
@@ -119,15 +116,6 @@ class Load:
             for who in KEYS:
                 for _ in range(at_once):
                     tasks.create_task(self._go_on(who))
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    try:
-        yield server.start()
-    finally:
-        server.stop()
 
 
 async def test_r47_a_killed_gateway_costs_neither_a_limit_nor_a_row(
