@@ -66,7 +66,7 @@ class Ticket:
         """What will have been used of each, where that is known before the call."""
         self.id = ""
         """The store's own name for it."""
-        self.used: list[int] = []
+        self.used: Sequence[int] = ()
         """Of each meter, this ticket's amount included, unless it was refused."""
         self.refused = -1
         """Place of the meter that had too little left; -1: it was granted."""

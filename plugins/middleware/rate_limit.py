@@ -207,6 +207,7 @@ class Plugin:
         if ticket is not None and ticket.used:
             for name, value in headers(ticket):
                 reply.headers[name] = value
+            ticket.used = ()  # told: streams that last are many
 
     @hookimpl
     def on_finish(self, exchange: Exchange) -> None:
