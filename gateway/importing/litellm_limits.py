@@ -17,11 +17,15 @@ _UNITS = {"rpm": "requests", "tpm": "tokens", "itpm": "input_tokens", "otpm": "o
 _DURATION = re.compile(r"(\d{1,9}) ?(s|m|h|d|w|mo)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _MONTHS = range(28, 32)  # days
-_PERIODS = {"day": "a day", "week": "a week, from Monday", "month": "a month"}
+_PERIODS = {"day": "a day", "week": "a week", "month": "a month"}
 _PRICELESS = (
     'what has no known price is refused with 402; [plugins.rate_limit] unknown_price = "allow" lets it pass uncounted, '
     "as LiteLLM does. What was spent there is not known here."
 )
+_OF_NAME = "counts for the name that clients send ([plugins.rate_limit] total), its deployments added up."
+_REFUSED = "Beyond it the answer is 429, and no fallback is asked."
+_SPENT = "Beyond it the answer is 402, and no fallback is asked."
+_OF_ONE_PERIOD = "a budget is for a day, week or month of the calendar, or for ever."
 _KEY_DEFAULTS = {
     "rpm_limit": "requests_per_minute", "tpm_limit": "tokens_per_minute", "max_parallel_requests": "max_concurrency",
 }  # fmt: skip
@@ -59,7 +63,7 @@ def _of_models(placed: Sequence[Placed], names: Sequence[str], aliases: Mapping[
     return found
 
 
-def _sum(group: Sequence[Fields], key: str, name: str, wide: Sequence[str]) -> float:
+def _sum(group: Sequence[Fields], key: str, name: str, wide: Sequence[str], beyond: str = _REFUSED) -> float:
     """What the deployments of a name may do together; 0 is no limit."""
     given = [fields.number(key) for fields in group]
     limited = [fields for fields, amount in zip(group, given, strict=True) if amount]
@@ -68,8 +72,7 @@ def _sum(group: Sequence[Fields], key: str, name: str, wide: Sequence[str]) -> f
     elif len(limited) < len(group):
         told = f"not carried over: another deployment of {name} has none, and so the name has none."
     else:
-        told = ("counts for the name that clients send ([plugins.rate_limit] total), its deployments added up; beyond "
-                "it the answer is 429, and no fallback is asked.")  # fmt: skip
+        told = f"{_OF_NAME} {beyond}"
     for fields in limited:
         fields.note(key, told)
     return 0 if wide or len(limited) < len(group) else sum(filter(None, given))
@@ -86,11 +89,8 @@ def _budget_of_model(
             if fields.get("max_budget") is not None:
                 fields.note("max_budget", f"not carried over: {_OF_ONE_PERIOD}")
         return []
-    usd = _sum(group, "max_budget", name, wide)
+    usd = _sum(group, "max_budget", name, wide, _SPENT)
     return [{"usd": usd, "per": periods.pop(), "models": models}] if usd else []
-
-
-_OF_ONE_PERIOD = "a budget is for a day, week or month of the calendar, or for ever."
 
 
 def _budget(fields: Fields) -> list[dict[str, Any]]:
@@ -122,7 +122,9 @@ def _period(fields: Fields) -> str:
     else:
         per = {86400: "day", 7 * 86400: "week"}.get(seconds, "")
     if per:
-        fields.note("budget_duration", f"{match[0]} became {_PERIODS[per]} of the calendar, in UTC.")
+        fields.note(
+            "budget_duration", f"{match[0]} became {_PERIODS[per]} of the calendar (weeks from Monday), in UTC."
+        )
     return per
 
 

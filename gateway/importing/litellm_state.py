@@ -98,7 +98,7 @@ def ledger(general: Fields) -> dict[str, Any]:
     if name is None:
         general.note("database_url", f"is not copied: put it into the environment variable {_DATABASE}.")
     general.note("database_url", "the plugin ledger writes there who used what, into tables of its own; while the "
-                 "variable is not set, into gateway.db. Keys, teams, budgets and spend of LiteLLM are not read from it: "
+                 "variable is not set, into gateway.db. Keys, teams, budgets and spend of LiteLLM are not read: "
                  "make keys with gateway keys new NAME.")  # fmt: skip
     general.note("database_url", "needs pip install 'hookgate[postgres]', and a URL without Prisma's own options "
                  "(schema, connection_limit, …).")  # fmt: skip
