@@ -12,6 +12,7 @@ from gateway.errors import ConfigError
 from gateway.importing import litellm_limits, litellm_prices, litellm_state
 from gateway.importing import litellm_settings as settings
 from gateway.importing.fields import Fields, Secrets
+from gateway.importing.litellm_limits import UNITS
 from gateway.importing.litellm_models import REASONS, Built, Deployment, build, deployment
 from gateway.importing.notes import Notes
 from gateway.importing.source import Source
@@ -114,6 +115,9 @@ def _deployments(
                 fields.default(name, value)
         outer = Fields(source, path, entry, environ, notes, secrets)
         info = outer.inner("model_info")
+        for key in UNITS:  # LiteLLM looks in all three places
+            fields.default(key, outer.get(key))
+            fields.default(key, info.get(key))
         outer.left({}, ("model_name", "litellm_params"))
         found.append((entry["model_name"], fields, info))
     return found

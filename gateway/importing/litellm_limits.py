@@ -13,14 +13,16 @@ from typing import Any
 from gateway.importing.fields import Fields
 from gateway.importing.litellm_models import Placed
 
-_UNITS = {"rpm": "requests", "tpm": "tokens", "itpm": "input_tokens", "otpm": "output_tokens"}
+UNITS = {"rpm": "requests", "tpm": "tokens", "itpm": "input_tokens", "otpm": "output_tokens"}
+"""What LiteLLM calls a deployment's limits for a minute."""
 _DURATION = re.compile(r"(\d{1,9}) ?(s|m|h|d|w|mo)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _MONTHS = range(28, 32)  # days
 _PERIODS = {"day": "a day", "week": "a week", "month": "a month"}
 _PRICELESS = (
-    'what has no known price is refused with 402; [plugins.rate_limit] unknown_price = "allow" lets it pass uncounted, '
-    "as LiteLLM does. What was spent there is not known here."
+    "prices come from [prices] or pip install 'hookgate[cost]'; what has none is refused with 402, and "
+    '[plugins.rate_limit] unknown_price = "allow" lets it pass uncounted, as LiteLLM does. What LiteLLM has spent '
+    "is not known here; without the plugin ledger or Redis a restart forgets it, too."
 )
 _OF_NAME = "counts for the name that clients send ([plugins.rate_limit] total), its deployments added up."
 _REFUSED = "Beyond it the answer is 429, and no fallback is asked."
@@ -56,7 +58,7 @@ def _of_models(placed: Sequence[Placed], names: Sequence[str], aliases: Mapping[
         called = [name, *(alias for alias, model in aliases.items() if model == name)]
         wide = [other for other in names if other not in called and fnmatchcase(other, name)]
         models = [re.sub(r"[\[?]", r"[\g<0>]", each) for each in called]
-        for key, unit in _UNITS.items():
+        for key, unit in UNITS.items():
             if amount := _sum(group, key, name, wide):
                 found.append({unit: int(amount), "per": "minute", "models": models})
         found += _budget_of_model(group, name, models, wide)

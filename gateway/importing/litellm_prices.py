@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.importing.fields import Fields
+from gateway.importing.litellm_limits import UNITS
 from gateway.importing.litellm_models import PRICE_REASONS, Placed
 from gateway.pricing.entries import is_rate, sheets_of
 from gateway.pricing.settings import SERVICE_TIERS
@@ -40,7 +41,7 @@ def left(info: Fields) -> None:
     """Note what stands in ``model_info`` and is no price."""
     others = [name for name in info.names() if name not in INFO_REASONS and not is_rate(name)]
     info.left(INFO_REASONS, others)
-    if set(others) - {"id", "mode", *_SIZES.values()}:
+    if set(others) - {"id", "mode", *UNITS, *_SIZES.values()}:
         info.note(None, "model_info: but for prices it describes the model to LiteLLM only.")
 
 
