@@ -11,6 +11,7 @@
 
 CONFIG ?= gateway.toml
 ARGS ?=
+PROCESSES ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -26,8 +27,15 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 p
 run: $(VENV)/.core
 	exec $(BIN)/gateway serve --config $(CONFIG) $(ARGS)
 
+# Most tests wait most of the time, so several run at once; those marked "alone" follow, with nothing beside them. A
+# process that a hanging test ended is not started again, which ends the run.
 test: $(VENV)/.dev
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -m "not alone" --numprocesses $(PROCESSES) --dist worksteal --max-worker-restart 0
+	$(BIN)/python -m pytest -m alone
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 CLIENTS := $(patsubst tests/clients/python/%.txt,$(VENV)/clients/%/.made,$(wildcard tests/clients/python/*.txt))
 JS := tests/clients/js
