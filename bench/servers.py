@@ -133,7 +133,7 @@ targets = [{{ provider = "mock" }}]
 @contextmanager
 def redis(core: int, folder: Path) -> Iterator[str]:
     """A Redis of its own, and its URL. Raises ``FileNotFoundError`` where it is not installed."""
-    port = free_port()
+    (port,) = free_ports(1)
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     process = Process(command, core=core, path=TREE, log=folder / "redis.log")
     try:
