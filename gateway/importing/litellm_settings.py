@@ -148,9 +148,9 @@ def aliases(router: Fields, models: dict[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, given in router.table("model_group_alias").items():
         target = given.get("model") if isinstance(given, dict) else given
-        if target in models and name not in models:
+        if isinstance(target, str) and target in models and name not in models:
             models[name] = {"targets": models[target]["targets"]}
-            found[name] = str(target)
+            found[name] = target
         else:
             router.note("model_group_alias", f"{name}: names no model that was carried over, or is one itself.")
     return found
