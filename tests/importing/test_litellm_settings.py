@@ -118,7 +118,8 @@ def test_fallbacks_to_names_that_exist(section: str) -> None:
 
 
 def test_an_alias_has_the_targets_and_fallbacks_of_its_model() -> None:
-    document, told = settings("model_group_alias: {d: a, e: {model: b, hidden: true}, f: zz, g: [a]}, fallbacks: [{a: [b, d]}]")
+    given = "{d: a, e: {model: b, hidden: true}, f: zz, g: [a]}"
+    document, told = settings(f"model_group_alias: {given}, fallbacks: [{{a: [b, d]}}]")
     assert document["models"]["d"] == {"targets": document["models"]["a"]["targets"], "fallbacks": ["b"]}
     assert document["models"]["e"] == document["models"]["b"]
     for alias in "fg":
