@@ -8,6 +8,7 @@ import json
 import random
 import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from gateway.testing import (
 )
 from gateway_plugins.middleware import rate_limit
 from tests.support.exchanges import make_exchange, make_runtime
+from tests.support.keys import config, ring, stored
 
 ALICE, BOB = Principal("alice"), Principal("bob")
 ASKS = Surface("chat", "openai_chat", "/chat/completions", chat=True)
@@ -451,3 +453,27 @@ def test_a_call_that_began_before_a_reload_holds_its_place() -> None:
     old.end(running)
     new.run()
     assert generations.reload(requests_per_minute=0).run().headers == {}
+
+
+async def test_teams_of_the_database_count_and_follow_their_changes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/gateway.db"
+    red = Principal("alice", requests_per_minute=0, team="red")
+    async with stored(url) as store, ring(url) as keyring:
+        await store.teams.create("red", {"max_concurrency": 1})
+        await keyring.read()
+        runtime = runtime_of(keys=keyring, prices=Fixed(0), config=config(url, teams={"blue": Team(max_concurrency=2)}))
+        limiter = Limiter(runtime)
+        await limiter.plugin.on_startup(runtime)
+        held = limiter.begin(red)
+        limiter.refused(red)
+        await store.teams.update("red", {"max_concurrency": 2})
+        await keyring.read()
+        limiter.end(limiter.begin(red))
+        limiter.end(held)
+        blue = Principal("bob", requests_per_minute=0, team="blue")
+        limiter.begin(blue)
+        limiter.begin(blue)
+        limiter.refused(blue)
+        limiter.plugin.on_shutdown()
+        limiter.plugin.on_shutdown()
+        assert keyring.on_teams == []
