@@ -11,6 +11,7 @@
 
 CONFIG ?= gateway.toml
 ARGS ?=
+PROCESSES ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -21,18 +22,30 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	"$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-.PHONY: run test test-clients check bench docs lock clean
+.PHONY: run test clients test-clients check bench docs lock clean
 
 run: $(VENV)/.core
 	exec $(BIN)/gateway serve --config $(CONFIG) $(ARGS)
 
+# Most tests wait most of the time, so several run at once. A file's tests stay together and share its servers; the files
+# keep their order, in which the long ones are not the last. A process that a hanging test ended is not started again.
+PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
+# Tests marked "alone" measure the machine along with the gateway: they follow, with nothing beside them.
 test: $(VENV)/.dev
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -m "not alone" $(PARALLEL)
+	$(BIN)/python -m pytest -m alone $$(grep -rl --include="test_*.py" mark.alone tests)
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 CLIENTS := $(patsubst tests/clients/python/%.txt,$(VENV)/clients/%/.made,$(wildcard tests/clients/python/*.txt))
 JS := tests/clients/js
 
-test-clients: $(VENV)/.dev $(CLIENTS) $(JS)/node_modules/.made
+clients: $(CLIENTS) $(JS)/node_modules/.made
+
+test-clients: $(VENV)/.dev clients
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 check: $(VENV)/.dev
@@ -64,8 +77,8 @@ docs: $(VENV)/.core
 
 # Clients differ in what they pin: a virtual environment for each group that goes together.
 $(VENV)/clients/%/.made: tests/clients/python/%.txt $(VENV)/.made
-	"$(PYTHON)" -m venv $(@D)
-	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
+	"$(PYTHON)" -m venv --without-pip $(@D)
+	$(PIP) --python $(@D)/bin/python install --no-deps -r $<
 	@touch $@
 
 # Without npm the JavaScript clients' tests are skipped.
@@ -77,10 +90,14 @@ $(JS)/node_modules/.made: $(JS)/package-lock.json
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(ARGS)
 
+# What operators can want: everything but the tools of tests.
+EXTRAS := workers redis postgres cost jwt bedrock vertex import
+
 lock: $(VENV)/.made
 	test -x $(VENV)/lock/bin/pip-compile || { "$(PYTHON)" -m venv $(VENV)/lock && \
 		$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install pip-tools==7.6.2; }
 	$(COMPILE) --output-file requirements.lock setup.cfg
+	$(COMPILE) $(addprefix --extra ,$(EXTRAS)) --constraint requirements.lock --output-file requirements-all.lock setup.cfg
 	$(COMPILE) --only-build-deps --build-deps-for wheel --output-file requirements-build.lock pyproject.toml
 	$(COMPILE) --extra test --extra lint --extra workers --extra vertex --constraint requirements.lock --output-file requirements-dev.lock setup.cfg
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -75,14 +74,6 @@ class Process:
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
                 with contextlib.suppress(FileNotFoundError):  # a thread may end while we look
                     pending += map(int, children.read_text().split())
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _cpu_clock(pid: int) -> int:

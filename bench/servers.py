@@ -18,7 +18,8 @@ import attrs
 
 from bench import messages
 from bench.load import Load
-from bench.process import Process, free_port
+from bench.process import Process
+from gateway.testing import free_ports
 
 TREE = Path(__file__).resolve().parent.parent
 START_LIMIT = 20.0
@@ -107,7 +108,7 @@ port = {port}
 
 [admin]
 host = "127.0.0.1"
-port = {free_port()}
+port = {free_ports(1)[0]}
 
 [plugins]
 folders = ["{tree / "plugins"}"]
@@ -132,7 +133,7 @@ targets = [{{ provider = "mock" }}]
 @contextmanager
 def redis(core: int, folder: Path) -> Iterator[str]:
     """A Redis of its own, and its URL. Raises ``FileNotFoundError`` where it is not installed."""
-    port = free_port()
+    (port,) = free_ports(1)
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     process = Process(command, core=core, path=TREE, log=folder / "redis.log")
     try:
@@ -168,7 +169,7 @@ async def start(server: Server, core: int, parent: Path, upstream: int) -> tuple
 
     It gets an empty folder of its own below ``parent``, so that nothing a previous one stored answers for it.
     """
-    port = free_port()
+    (port,) = free_ports(1)
     folder = Path(tempfile.mkdtemp(prefix=f"{server.name}-", dir=parent))
     command = server.command(port, upstream, folder)
     began = perf_counter()

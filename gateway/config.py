@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from ipaddress import ip_address
@@ -207,6 +207,16 @@ def _check_limits(document: Document, config: Config) -> None:
         for path, _ in (*document.find("keys", "*", limit), *document.find("teams", "*", limit)):
             if "rate_limit" not in config.plugins.chain:
                 document.warn(path, f"{dotted(path)}: nobody counts, because 'rate_limit' is not in the chain.")
+    if "ledger" not in config.plugins.chain and config.state.redis is None:
+        for path in _budgets(document):
+            document.warn(path, f"{dotted(path)}: begins anew at every start, because 'ledger' is not in the chain.")
+
+
+def _budgets(document: Document) -> Iterator[KeyPath]:
+    for whose in (("keys", "*"), ("teams", "*"), ("plugins", "rate_limit")):
+        yield from (path for path, _ in document.find(*whose, "budget"))
+        for name in ("limits", "total"):
+            yield from (path for path, _ in document.find(*whose, name, "*", "usd"))
 
 
 def _check_state(document: Document, config: Config) -> None:

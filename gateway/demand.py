@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from gateway.exchange import Exchange
 
@@ -21,8 +19,7 @@ _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _NESTED_BOUNDS = (("generationConfig", "maxOutputTokens"), ("options", "num_predict"))
 
 
-@attrs.frozen
-class Demand:
+class Demand(NamedTuple):
     """Tokens of one request."""
 
     input_tokens: int
@@ -46,10 +43,15 @@ def spends(exchange: Exchange) -> bool:
     return surface.chat or surface.embeds or surface.name == "completions"
 
 
+def may_spend(exchange: Exchange) -> bool:
+    """``spends``, or it names a model on a path nobody knows: what that uses is not reported, but not nothing."""
+    return spends(exchange) or (exchange.surface.name == "passthrough" and exchange.model is not None)
+
+
 def demand(exchange: Exchange) -> Demand:
     """Of a request whose body was read."""
     body = exchange.payload
-    if not spends(exchange) or body is None or body.raw is None:
+    if not may_spend(exchange) or body is None or body.raw is None:
         return NOTHING
     text, media = _sizes(body.raw)
     tokens = text // _BYTES_PER_TOKEN + media + 1
@@ -59,21 +61,27 @@ def demand(exchange: Exchange) -> Demand:
 
 def _sizes(raw: bytes) -> tuple[int, int]:
     """Bytes of text, and tokens of what is base64."""
-    if len(raw) < _SHORT:
+    # What a medium stands behind in every dialect is soon looked for, and seldom in a prompt.
+    if len(raw) < _SHORT or not (b"data" in raw or b'images"' in raw or b'bytes"' in raw):
         return len(raw), 0
     found = [len(match.group()) for match in _MEDIA.finditer(raw)]
     return len(raw) - sum(found), sum(max(_MEDIUM, size // _MEDIUM_BYTES_PER_TOKEN) for size in found)
 
 
 def _bound(body: Any) -> int | None:
-    given = next((value for name in _BOUNDS if _is_count(value := body.get(name))), None)
-    if given is None:
+    given = None
+    for name in _BOUNDS:
+        if _is_count(value := body.get(name)):
+            given = value
+            break
+    else:
         for table, name in _NESTED_BOUNDS:
-            inner = body.get(table)
-            if isinstance(inner, dict) and _is_count(inner.get(name)):
+            if isinstance(inner := body.get(table), dict) and _is_count(inner.get(name)):
                 given = inner[name]
+    if given is None:
+        return None
     choices = body.get("n")
-    return None if given is None else int(given) * (choices if _is_count(choices) else 1)
+    return int(given) * (choices if _is_count(choices) else 1)
 
 
 def _is_count(value: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import tomli
 from cattrs.errors import CattrsError
@@ -160,7 +161,8 @@ class Document:
                 return None  # how the environment turns it off
             if "://" not in value:
                 raise ValueError("expected a URL such as redis://localhost:6379/0, or a reference to one.")
-            if "@" not in value:
+            place = urlsplit(value)
+            if place.password is None and "password" not in place.query:
                 return Secret(value)
         return self._secret(value)
 

@@ -15,7 +15,8 @@ from gateway.errors import InvalidRequest
 from gateway.exchange import Exchange, Reply, Surface, Usage
 from gateway.routing import estimated_tokens
 
-_READ = 8 << 20  # bytes up to which a request or a whole answer is read for an estimate: 30 ms of the event loop
+_READ = 8 << 20  # bytes up to which a request or a whole answer is read for an estimate: 10 ms of the event loop
+_OBJECTS = 3000  # objects in a request up to which it is translated for one, 10 µs each
 
 
 def used(exchange: Exchange, reply: Reply | None) -> Usage | None:
@@ -90,7 +91,8 @@ def _made(exchange: Exchange, reply: Reply | None) -> int:
 def _asked(exchange: Exchange) -> int:
     """Tokens of the request."""
     payload, surface = exchange.payload, exchange.surface
-    if surface.chat and payload is not None and payload.raw is not None and len(payload.raw) <= _READ:
+    raw: bytes | None = payload.raw if payload is not None and surface.chat else None
+    if raw is not None and len(raw) <= _READ and raw.count(b"{") <= _OBJECTS:
         try:
             chat, _ = client(surface.dialect).request_to_chat(payload.json())
             return estimate_tokens(chat)

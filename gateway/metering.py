@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from glob import escape
+from typing import Literal
 
 import attrs
 
@@ -77,7 +79,8 @@ class Metering:
         yield "all", "", list(self._total)
 
 
-_Scope = tuple[str, str, list[Limit]]
+Whose = Literal["key", "team", "all"]
+_Scope = tuple[Whose, str, list[Limit]]
 
 
 class _Known:
@@ -139,12 +142,13 @@ def _plan(scopes: Iterable[_Scope], model: str | None) -> Plan:
 _ORDER = ("concurrency", "requests", "input_tokens", "output_tokens", "tokens", "usd")
 
 
-def _meter(scope: str, owner: str, limit: Limit, model: str | None) -> Meter:
+def _meter(scope: Whose, owner: str, limit: Limit, model: str | None) -> Meter:
     about = f"model={model or ''}" if limit.per_model else "models=" + _encoded(limit.models)
     key = _encoded((scope, owner, limit.unit, limit.per or "", about))
     seconds = SECONDS.get(limit.per or "", 0) if limit.unit != "usd" else 0
     kind = _KINDS.get(limit.unit, "rate")
-    return Meter(key, kind, limit.amount, limit.unit, scope, owner, limit.per, seconds)
+    models = (escape(model or ""),) if limit.per_model else limit.models
+    return Meter(key, kind, limit.amount, limit.unit, scope, owner, limit.per, seconds, models)
 
 
 def _encoded(parts: Iterable[str]) -> str:

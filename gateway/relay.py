@@ -114,7 +114,8 @@ async def send_stream(
     ``events`` says that the body is made of events, so that an error can be told as one. A client that makes no
     progress reading for ``reader_timeout`` seconds is cut and its upstream aborted.
     """
-    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    # Not a copy of the headers, which would be a kilobyte of each open stream.
+    response = web.StreamResponse(status=reply.status, _real_headers=reply.headers)
     if "connection" in reply.headers:
         response.force_close()
     guard: Any = exchange.guard

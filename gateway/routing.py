@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from time import monotonic
 from typing import Any
+from urllib.parse import unquote
 
 from gateway.config import Config, Model
 from gateway.dialects.ollama_models import LATEST
@@ -19,6 +20,8 @@ from gateway.selection import weighted
 
 log = logging.getLogger("hookgate")
 _MEDIA = re.compile(rb'"(?:data:[^,"]{0,200},)?[A-Za-z0-9+/=]{1024,}+"')
+_INSIDE_MEDIA = re.compile(rb"[A-Za-z0-9+/=]*+")
+_WINDOW, _WINDOWS = 1 << 12, 64  # bytes of a long request that are looked at in one place; places
 LIST_LIMIT = 5.0
 """Seconds one provider may take for its model list."""
 
@@ -126,8 +129,8 @@ class Router:
 
     async def candidates(self, exchange: Exchange) -> Sequence[Target]:
         """Every target the exchange may be sent to, those of fallbacks included. Raises as ``targets`` does."""
-        if (provider := exchange.request.match_info.get("provider")) is not None:
-            return (Target(provider),)
+        if exchange.path.startswith("/p/"):
+            return (Target(unquote(exchange.path.split("/", 3)[2])),)
         if exchange.model is None:
             return await self.targets(exchange)
         found = list(await self._resolve(exchange.model, exchange.surface.dialect.startswith("ollama")))
@@ -194,11 +197,17 @@ class Router:
 
 
 def estimated_tokens(payload: Any) -> int:
-    """About how many tokens a request's texts are: four bytes each. Only for a choice; nobody is charged by it."""
+    """About how many tokens a request's texts are: four bytes each. For choices, and where there is no better guess."""
     if payload is None or payload.raw is None:
         return 0
-    # Media in data: URLs are no text.
-    return sum(map(len, _MEDIA.split(payload.raw))) // 4
+    raw: bytes = payload.raw
+    if len(raw) <= _WINDOW * _WINDOWS:
+        # Media in data: URLs are no text.
+        return sum(map(len, _MEDIA.split(raw))) // 4
+    # All of 50 MB would be half a second of the event loop.
+    windows = [raw[at : at + _WINDOW] for at in range(0, len(raw) - _WINDOW, len(raw) // _WINDOWS)]
+    texts = sum(_INSIDE_MEDIA.fullmatch(window) is None for window in windows)
+    return texts * len(raw) // len(windows) // 4
 
 
 def as_fallback(name: str, targets: Sequence[Target]) -> Sequence[Target]:

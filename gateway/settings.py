@@ -58,8 +58,8 @@ class Server:
     """Share the ports, also ``[admin]``'s, with another gateway (``SO_REUSEPORT``): a successor can then start before
     this one stops."""
     workers: int = attrs.field(default=1, validator=and_(ge(1), le(256)))
-    """Processes. More than one need gunicorn; limits and cache are then each worker's own, and worker n
-    (from 0) has its admin listener on ``[admin] port`` + n."""
+    """Processes. More than one need gunicorn; they share limits, budgets and cached answers through ``[state] redis``,
+    and without it each has its own. Worker n (from 0) has its admin listener on ``[admin] port`` + n."""
     max_body: Size = attrs.field(default=Size(64 << 20), validator=_SOME)
     """Largest request body; beyond it the answer is 413."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -126,6 +126,9 @@ def build(dispatcher: Dispatcher, ready: Handler) -> Routes:
     add("GET", "/v1/responses", run(_NOWHERE, _upgrade_or(_nowhere)))
     _add_surfaces(add, run, dispatcher)
     add("*", "/v1/{tail:.+}", run(PASSTHROUGH, _upgrade_or(dispatcher.forward)))
+    for method, path, surface in SURFACES:
+        if surface.body == "json":  # what is counted by tokens there is counted here
+            add(method, f"/p/{{provider}}{path}", run(surface, dispatcher.forward_to_named))
     add("*", "/p/{provider}/{tail:.+}", run(PASSTHROUGH, _upgrade_or(dispatcher.forward_to_named)))
     for item in dispatcher.plugins.manager.hook.routes():
         for route in item:

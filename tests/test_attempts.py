@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway import attempts
+from gateway import Usage, attempts
 from gateway.testing import (
     Call,
     LocalGateway,
@@ -490,6 +490,24 @@ async def test_clients_that_leave_count_as_nothing(scene: Scene) -> None:
         await scene.a.wait_aborted(number)
     scene.scripts(chat("well"))
     assert (await scene.ask("alone")).status == 200
+
+
+@pytest.mark.parametrize("second", [silent, error(500)], ids=["is asked", "refuses, too"])
+async def test_r35_only_a_call_that_was_not_refused_costs_who_leaves(scene: Scene, second: Script) -> None:
+    await scene.start('[retry]\nattempts = 5\nbackoff = "2s"\nmax_backoff = "5s"\nbudget = 1.0\n' + NEVER_OPEN)
+    scene.scripts(error(500), second, [error(500)])
+    async with RawClient(scene.gateway.url) as client:
+        await client.chat("m", "x" * 35)
+        await scene.b.wait_calls()
+        if second is not silent:
+            await scene.c.wait_calls()
+            await asyncio.sleep(0.05)  # the wait before the next one, which is not to come
+        else:
+            assert not scene.gateway.exchanges
+        client.leave()
+        await asyncio.sleep(0.1)
+    ended = [(each.outcome, each.usage) for each in scene.gateway.exchanges]
+    assert ended == [("client_gone", Usage(14, 0, provenance="estimated") if second is silent else None)]
 
 
 async def test_one_call_finds_out_whether_a_target_is_well_again(scene: Scene, clock: Clock) -> None:

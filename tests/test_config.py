@@ -447,6 +447,11 @@ def test_what_may_be_meant_but_has_no_effect_is_a_warning(tmp_path: Path) -> Non
     assert warnings(tmp_path, "[state]\nkeys = true\n[plugins]\nchain = []") == [
         "2: state.keys: nobody asks for them, because 'auth' is not in the chain."
     ]
+    money = f"{KEYS}budget = {{ usd = 1, per = 'day' }}\n[plugins.rate_limit]\ntotal = [{{ usd = 1 }}]"
+    assert warnings(tmp_path, money) == [
+        "3: keys.alice.budget: begins anew at every start, because 'ledger' is not in the chain.",
+        "5: plugins.rate_limit.total[0].usd: begins anew at every start, because 'ledger' is not in the chain.",
+    ]
     assert warnings(tmp_path, "[admin]\nhost = '0.0.0.0'") == [
         "2: admin.host: not loopback; whoever reaches it sees the metrics without a key."
     ]

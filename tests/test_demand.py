@@ -26,10 +26,21 @@ def test_text_is_estimated_and_bounded() -> None:
     assert found.most_input_tokens >= 2 * found.input_tokens - 2
 
 
-@pytest.mark.parametrize("prefix", ["data:image/png;base64,", ""])
-def test_an_image_is_not_counted_as_text(prefix: str) -> None:
-    image = prefix + base64.b64encode(bytes(60_000)).decode()
-    found = of(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}])
+IMAGE = base64.b64encode(bytes(60_000)).decode()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": IMAGE}},
+        {"inlineData": {"mimeType": "image/png", "data": IMAGE}},
+        {"images": [IMAGE]},
+        {"image": {"format": "png", "source": {"bytes": IMAGE}}},
+    ],
+)
+def test_an_image_is_not_counted_as_text(part: dict[str, Any]) -> None:
+    found = of(messages=[{"role": "user", "content": [part]}])
     assert 1600 <= found.input_tokens <= 3600
 
 

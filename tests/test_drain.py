@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import attrs
 import pytest
 
-from gateway import Usage, drain
+from gateway import Exchange, Usage, drain
 from gateway.admission import Gate
 from gateway.testing import (
     Call,
@@ -213,8 +214,9 @@ async def test_r27_twenty_drains_leave_nothing_behind(tmp_path: Path) -> None:
             await on.until(lambda: not on.active)
         assert [each.usage for each in on.gateway.exchanges] == [REPORTED] * 20
         assert on.running == 0
-        meters = on.gateway.plugin("rate_limit")._known
-        assert meters["drain"].running == 0
+        counters = on.gateway.plugin("rate_limit").store._counters
+        held = [counter.used for name, counter in counters.items() if "concurrency" in name]
+        assert held and not any(held)
         assert on.server.generation.upstream.stats()["acquired"] == 0
         await on.until(lambda: len(asyncio.all_tasks()) <= before[0] + on.upstream.open_connections - before[1])
         assert not on.server._watchdog.guards
@@ -378,3 +380,21 @@ async def test_r50_who_leads_pays_for_the_call_also_when_it_has_left(tmp_path: P
         assert [each.usage for each in gone] == [REPORTED] and len(on.upstream.calls) == 1
         if follower is not None:
             assert (await follower).body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+async def test_r55_what_was_read_on_is_gone_without_the_collector(tmp_path: Path, breaks: bool) -> None:
+    async with scene(tmp_path) as on:
+        on.provider.breaks = breaks
+        gc.collect()
+        gc.disable()
+        try:
+            await on.visit(stream=True)
+            await asyncio.sleep(0.05)
+            on.provider.rest.set()
+            await on.over()
+            await asyncio.sleep(0.05)
+            on.gateway.exchanges.clear()
+            assert [each for each in gc.get_objects() if type(each) in (Exchange, drain.Drain)] == []
+        finally:
+            gc.enable()

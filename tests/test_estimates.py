@@ -43,9 +43,10 @@ def streamed(ended: Exchange, usage: Usage | None = None, counted: bool = False)
     reply = Reply(200, stream=None)
     reply.events = SimpleNamespace(usage=usage, counted=counted)
     reply.sample = Sample()
-    for event in chat_events(WORDS)[: WORDS + 1]:
-        reply.sample.take(event)
-        ended.reply_bytes += len(event)
+    opening, *words = chat_events(WORDS)[: WORDS + 1]
+    for block in (opening + words[0], *words[1:]):
+        reply.sample.take(block)
+        ended.reply_bytes += len(block)
     return reply
 
 

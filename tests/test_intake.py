@@ -204,9 +204,10 @@ async def test_r40_a_pause_and_a_whole_that_take_too_long(surface: Surface) -> N
             await client.request("POST", "/", {"Content-Length": "1000"})
             answer = asyncio.ensure_future(client.read())
             for _ in range(pieces):
-                if not answer.done():
-                    await client.send(b" ")
-                await asyncio.sleep(pause)
+                await client.send(b" ")
+                await asyncio.wait({answer}, timeout=pause)
+                if answer.done():
+                    break
             assert (await answer).status == 408
             assert isinstance(reader.outcome, RequestTimeout)
 

@@ -8,14 +8,15 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from time import monotonic
+from time import monotonic, perf_counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway import Target
 from gateway.config import Config, Model, ProviderConfig
-from gateway.routing import named_targets
+from gateway.routing import estimated_tokens, named_targets
 from gateway.testing import LocalGateway, RawClient, Response, fetch, fetch_chat
 
 PLUGIN = """
@@ -360,3 +361,18 @@ async def test_clients_of_ollama_may_put_latest_behind_a_name_without_a_tag(
         assert (reply.status == 200) is (target is not None)
         if target is not None:
             assert reply.json["model"] == model, "Ollama answers by the name it was asked by"
+
+
+def test_r38_tokens_of_a_long_request_are_estimated_from_some_places_of_it() -> None:
+    text, image = b'"%b"' % (b"hello world " * 250_000), b'"data:image/png;base64,%b"' % (b"iVBORw0K" * 500_000)
+    for raw, texts in (
+        (b"[%b]" % text, 3_000_000),
+        (b"[%b]" % image, 0),
+        (b"[%b,%b]" % (text, image), 3_000_000),
+        (b"[%b,%b,%b]" % (image, text, image), 3_000_000),
+    ):
+        began = perf_counter()
+        tokens = estimated_tokens(SimpleNamespace(raw=raw))
+        assert perf_counter() - began < 0.05
+        assert tokens == pytest.approx(texts / 4, rel=0.05, abs=len(raw) / 200)
+    assert estimated_tokens(SimpleNamespace(raw=None)) == estimated_tokens(None) == 0

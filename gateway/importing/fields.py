@@ -125,13 +125,27 @@ class Fields:
         value = self.get(key)
         return value if isinstance(value, dict) else {}
 
+    def inner(self, key: str) -> Fields:
+        """The table at ``key``, empty if there is none."""
+        return Fields(
+            self._source, (*self.path, key), self.table(key), self._environ, self._notes, self._secrets
+        )  # fmt: skip
+
+    def names(self) -> list[str]:
+        return list(self._values)
+
+    def variable(self, key: str) -> str | None:
+        """The name of the environment variable that is referred to, if one is."""
+        value = str(self.get(key))
+        name = value.removeprefix(_REFERENCE)
+        return name if name != value and _VARIABLE.fullmatch(name) else None
+
     def secret(self, key: str, wanted: str, default: str = "") -> str | None:
         """A reference, marked optional so that the file can be checked where the secret is not; never the secret."""
         value = self.get(key)
         if value is None or value == "":
             return f"env:{default}?" if default else None
-        name = str(value).removeprefix(_REFERENCE)
-        if str(value).startswith(_REFERENCE) and _VARIABLE.fullmatch(name):
+        if name := self.variable(key):
             return f"env:{name}?"
         name = self._secrets.name(str(value), wanted)
         self.note(key, f"a secret in clear text is not copied: put it into the environment variable {name}.")

@@ -13,17 +13,18 @@ import attrs
 from gateway.importing import vendors
 from gateway.importing.fields import Fields
 
-_LIMITS = "limits belong to keys here ([keys.NAME] requests_per_minute, tokens_per_minute), not to a deployment."
 _DEFAULTS = "requests get no default fields here; clients send them."
-_PRICES = "money is not counted."
-REASONS = {
-    "rpm": _LIMITS, "tpm": _LIMITS, "itpm": _LIMITS, "otpm": _LIMITS,
+_OTHERS = "only tokens and requests have prices here, not seconds, characters or pictures."
+PRICE_REASONS = dict.fromkeys((
+    "input_cost_per_second", "output_cost_per_second", "input_cost_per_character", "output_cost_per_character",
+    "input_cost_per_image", "output_cost_per_image", "input_cost_per_pixel", "output_cost_per_pixel",
+    "input_cost_per_query",
+), _OTHERS) | {"tiered_pricing": "write the sizes as tiers in [prices.models]."}  # fmt: skip
+REASONS = PRICE_REASONS | {
     "max_parallel_requests": "a target has a limit; max_concurrency in the provider's table limits all its models.",
     "max_retries": "[retry] attempts counts for all models.", "num_retries": "[retry] attempts counts for all models.",
     "cooldown_time": "[breaker] counts for all models.", "allowed_fails": "[breaker] counts for all models.",
     "drop_params": "strict counts for all models.", "additional_drop_params": "no fields are dropped on request.",
-    "input_cost_per_token": _PRICES, "output_cost_per_token": _PRICES,
-    "max_budget": _PRICES, "budget_duration": _PRICES,
     "temperature": _DEFAULTS, "max_tokens": _DEFAULTS, "top_p": _DEFAULTS, "seed": _DEFAULTS, "stop": _DEFAULTS,
     "extra_body": _DEFAULTS, "reasoning_effort": _DEFAULTS, "thinking": _DEFAULTS, "tools": _DEFAULTS,
     "tags": "requests are not routed by tags.", "model_info": "it describes the model to LiteLLM only.",
@@ -43,12 +44,38 @@ class Deployment:
     name: str
     """What clients send."""
     fields: Fields
+    """``litellm_params``."""
+    info: Fields
+    """``model_info``."""
     vendor: str
     model: str | None
     """What the provider is sent; ``None``: what clients send."""
     table: dict[str, Any]
     alone: bool = False
     """``NAME/*`` for all models of one provider: needs that provider's name and no entry."""
+
+    @property
+    def asked(self) -> str:
+        """The model the provider is asked for, or the glob of all that it may be."""
+        return "*" if self.alone else self.model or self.name
+
+
+@attrs.frozen
+class Placed:
+    """A deployment that became part of the configuration."""
+
+    deployment: Deployment
+    provider: str
+    """Its provider's name."""
+
+
+@attrs.frozen
+class Built:
+    tables: dict[str, Any]
+    """``default_provider``, ``[providers]`` and ``[models]``."""
+    ordered: list[str]
+    """The models whose targets have an order."""
+    placed: list[Placed]
 
 
 class Providers:
@@ -73,7 +100,7 @@ class Providers:
         return self.tables.setdefault(name, table) == table
 
 
-def deployment(name: str, fields: Fields) -> Deployment | None:
+def deployment(name: str, fields: Fields, info: Fields) -> Deployment | None:
     """``None`` if it cannot be carried over, which is noted."""
     vendor, model, region = vendors.split(fields)
     if not vendor:
@@ -83,27 +110,31 @@ def deployment(name: str, fields: Fields) -> Deployment | None:
     table = vendors.table(vendor, model, region, fields)
     prefix = name.removesuffix("/*")
     if model == "*" and prefix != name and _PROVIDER.fullmatch(prefix):
-        return Deployment(name, fields, vendor, None, table, alone=True)
+        return Deployment(name, fields, info, vendor, None, table, alone=True)
     if not _GLOB.search(model):
         if re.search(r"[?\[]", name):
             fields.note(None, f"{name}: a name with ? or [ is a pattern here, and not listed for clients.")
-        return Deployment(name, fields, vendor, model, table)
+        return Deployment(name, fields, info, vendor, model, table)
     if model == name:
-        return Deployment(name, fields, vendor, None, table)
+        return Deployment(name, fields, info, vendor, None, table)
     fields.note("model", f"{name} is left out: what a * stands for is not put into another name here.")
     return None
 
 
-def build(deployments: Sequence[Deployment], strategy: str) -> tuple[dict[str, Any], list[str]]:
-    """``default_provider``, ``[providers]`` and ``[models]``, and the models whose targets have an order."""
+def build(deployments: Sequence[Deployment], strategy: str) -> Built:
     providers = Providers()
+    placed: list[Placed] = []
     for each in deployments:
-        if each.alone and not providers.claim(each.table, each.name.removesuffix("/*")):
+        name = each.name.removesuffix("/*")
+        if each.alone and providers.claim(each.table, name):
+            placed.append(Placed(each, name))
+        elif each.alone:
             each.fields.note("model", f"{each.name} is left out: its provider's name is taken by another deployment.")
     groups: dict[str, list[Deployment]] = {}
     for each in deployments:
         if not each.alone:
             groups.setdefault(each.name, []).append(each)
+    others = [each for group in groups.values() for each in group]
     default = _default(deployments, groups, providers)
     models: dict[str, Any] = {}
     ordered: list[str] = []
@@ -116,9 +147,8 @@ def build(deployments: Sequence[Deployment], strategy: str) -> tuple[dict[str, A
         weights = _weights(group, strategy)
         targets = [_target(each, weight, providers, limits) for each, weight in zip(group, weights, strict=True)]
         models[name] = {"targets": _merged(targets)}
-    for each in deployments:
-        each.fields.left(REASONS)
-    return default | {"providers": providers.tables, "models": models}, ordered
+    placed += [Placed(each, providers.name(each.table, each.vendor)) for each in others]
+    return Built(default | {"providers": providers.tables, "models": models}, ordered, placed)
 
 
 def _default(
@@ -172,7 +202,7 @@ def _weights(group: list[Deployment], strategy: str) -> list[int]:
     for key in ("weight", "rpm", "tpm"):
         if key != "weight" and (strategy != "simple-shuffle" or len(group) < 2):
             break
-        # Looked at here, but noted as a limit that is left out all the same.
+        # Looked at here, and dealt with as limits elsewhere.
         given = [each.fields.number(key) if key == "weight" else each.fields.peek(key) for each in group]
         if any(given) and (key == "weight" or all(given)):
             for each, value in zip(group, given, strict=True):

@@ -17,12 +17,13 @@ STRATEGIES = {
 }
 """``routing_strategy`` → the plugin that decides; ``None``: the weights."""
 _KEYS = "make keys with: gateway keys new NAME."
-_REDIS = "limits and cache are kept in the gateway's process."
+_USERS = "limits and budgets are those of keys and teams here: [keys.NAME] and [teams.NAME] budget, limits."
+_MAKERS = "keys are made by gateway keys new NAME, and have what their tables say."
 _CALLBACKS = "metrics are at /metrics of [admin]; anything else is a plugin with an on_finish hook."
 _BIGGER = "fallbacks are tried for any failure; [models.NAME] context keeps requests that are too long from one."
 ROUTER_REASONS = {
     "context_window_fallbacks": _BIGGER, "content_policy_fallbacks": "fallbacks are tried for any failure.",
-    "redis_host": _REDIS, "redis_port": _REDIS, "redis_password": _REDIS, "redis_url": _REDIS,
+    "provider_budget_config": "budgets count by the names of models, not by provider: [plugins.rate_limit] total.",
     "retry_after": "[retry] backoff is drawn anew for each retry, and a provider's Retry-After is obeyed.",
     "retry_policy": "[retry] decides by what failed, not by a number for each error.",
     "model_group_retry_policy": "[retry] counts for all models.",
@@ -36,12 +37,18 @@ LITELLM_REASONS = {
     "context_window_fallbacks": _BIGGER, "content_policy_fallbacks": "fallbacks are tried for any failure.",
     "redact_user_api_key_info": "keys are never logged.", "modify_params": "requests pass as they are.",
     "turn_off_message_logging": "messages are never logged.", "guardrails": "checks of content are plugins.",
-    "max_budget": "money is not counted.", "budget_duration": "money is not counted.",
+    "max_end_user_budget": _USERS, "max_end_user_budget_id": _USERS, "max_user_budget": _USERS,
+    "max_internal_user_budget": _USERS, "internal_user_budget_duration": _USERS, "default_internal_user_params": _USERS,
+    "default_team_params": "each team has what its table says: [teams.NAME] models, budget, limits.",
+    "default_team_settings": _CALLBACKS, "upperbound_key_generate_params": _MAKERS, "key_generation_settings": _MAKERS,
 }  # fmt: skip
 GENERAL_REASONS = {
     "master_key": f"a key is never copied: {_KEYS}",
-    "database_url": f"virtual keys, teams and budgets in it stay there: {_KEYS}",
-    "salt_key": "there is no database whose content it could protect.",
+    "salt_key": "no secret is kept in a database; of a key its SHA-256 is.",
+    "enable_jwt_auth": "tokens are the plugin auth_jwt's: [plugins.auth_jwt] issuer and audience.",
+    "litellm_jwtauth": "tokens are the plugin auth_jwt's: [plugins.auth_jwt] issuer and audience.",
+    "disable_spend_logs": "without the plugin ledger in the chain nothing is written.",
+    "maximum_spend_logs_retention_period": "[plugins.ledger] keep is how old rows get.",
     "custom_auth": "authentication of your own is a plugin with an on_head hook.",
     "max_parallel_requests": "[plugins.rate_limit] max_concurrency limits each key, [providers.NAME] each provider.",
     "global_max_parallel_requests": "[providers.NAME] max_concurrency limits each provider.",
@@ -51,9 +58,19 @@ GENERAL_REASONS = {
 }  # fmt: skip
 
 
-def chain(router: Fields, ordered: list[str], cached: bool) -> dict[str, Any]:
-    """``[plugins]``: as LiteLLM does, nobody is limited, and nothing cached that it does not cache."""
+CACHE_REASONS = {
+    "supported_call_types": "[plugins.cache] models says whose answers are cached, whatever the call.",
+    "similarity_threshold": "only an equal request gets a cached answer.",
+    "max_connections": "one connection to Redis carries all.",
+    "ssl_cert_reqs": "TLS is always verified.", "ssl_check_hostname": "TLS is always verified.",
+}  # fmt: skip
+
+
+def chain(router: Fields, ordered: list[str], cached: bool, ledger: bool) -> dict[str, Any]:
+    """``[plugins]``: as LiteLLM does, and nothing cached that it does not cache."""
     found: dict[str, Any] = {"chain": [name for name in DEFAULT_CHAIN if cached or name != "cache"]}
+    if ledger:
+        found["chain"].append("ledger")
     if ordered:
         found["chain"].append("priority")
         found["priority"] = {"models": ordered}
@@ -65,7 +82,6 @@ def chain(router: Fields, ordered: list[str], cached: bool) -> dict[str, Any]:
         router.note("routing_strategy", "no plugin here does this; targets are drawn by weight.")
     elif str(strategy).startswith("usage-based"):
         router.note("routing_strategy", "least_busy is nearest to it: it counts calls under way, not those per minute.")
-    found["rate_limit"] = {"requests_per_minute": 0}
     return found
 
 
@@ -99,27 +115,32 @@ def breaker(router: Fields, settings: Fields) -> dict[str, Any]:
     return found
 
 
-def cache(settings: Fields) -> dict[str, Any] | None:
-    """``[plugins.cache]``; ``None`` where nothing is cached."""
-    table = settings.table("cache_params")
-    if settings.flag("cache") is not True:
-        return None
+def cache(settings: Fields) -> tuple[dict[str, Any] | None, Fields | None]:
+    """``[plugins.cache]``, ``None`` where nothing is cached; and the parameters where they are those of a Redis."""
+    on = settings.flag("cache") is True
+    params = settings.inner("cache_params")
+    if not on:
+        if params.names():
+            settings.note("cache_params", "not carried over: cache is not true.")
+        return None, None
+    kind = str(params.get("type") or ("local" if params.names() else "redis"))
+    redis = params if kind in ("redis", "redis-semantic", "valkey-semantic") else None
+    if kind not in ("local", "disk", "redis"):
+        params.note("type", "only an equal request gets a cached answer, and it is kept in memory, in Redis ([state] "
+                    'redis) or in a file ([plugins.cache] path = "cache.sqlite").')  # fmt: skip
+    if params.get("supported_call_types") == []:
+        return None, redis
+    ttls = [params.number(name) for name in ("ttl", "default_in_redis_ttl", "default_in_memory_ttl")]
     found: dict[str, Any] = {}
-    if table.get("mode") != "default_off":
+    if params.get("mode") != "default_off":
         found["always"] = True
-    ttl = table.get("ttl")
-    if isinstance(ttl, (int, float)) and not isinstance(ttl, bool) and 0 < ttl < 1e9:
+    if ttl := next(filter(None, ttls), None):
         found["ttl"] = ttl
-    kind = table.get("type")
     if kind == "disk":
         found["path"] = "cache.sqlite"
-    elif kind not in (None, "local"):
-        settings.note("cache_params", 'answers are cached in memory; [plugins.cache] path = "cache.sqlite" keeps them '
-                      "over a restart. No server is shared.")  # fmt: skip
-    if others := [name for name in table if name not in ("ttl", "type", "mode")]:
-        settings.note("cache_params", f"not carried over: {', '.join(others)}.")
-    settings.note("cache", 'answers are cached for each key alone; [plugins.cache] scope = "global" shares them.')
-    return found
+    settings.note("cache", 'answers are cached for each key alone; [plugins.cache] scope = "team" or "global" shares '
+                  "them.")  # fmt: skip
+    return found, redis
 
 
 def aliases(router: Fields, models: dict[str, Any]) -> dict[str, str]:
@@ -127,9 +148,9 @@ def aliases(router: Fields, models: dict[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, given in router.table("model_group_alias").items():
         target = given.get("model") if isinstance(given, dict) else given
-        if target in models and name not in models:
+        if isinstance(target, str) and target in models and name not in models:
             models[name] = {"targets": models[target]["targets"]}
-            found[name] = str(target)
+            found[name] = target
         else:
             router.note("model_group_alias", f"{name}: names no model that was carried over, or is one itself.")
     return found

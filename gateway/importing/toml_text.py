@@ -9,6 +9,8 @@ from typing import Any
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _WIDTH = 120
+_LONG = ("prices", "models")
+"""Tables below it are long, and get headers, too."""
 
 
 def write(document: Mapping[str, Any]) -> str:
@@ -30,7 +32,9 @@ def text(value: str) -> str:
 
 
 def _table(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    inner = {name: value for name, value in table.items() if isinstance(value, Mapping) and len(path) < 2}
+    inner = {
+        name: value for name, value in table.items() if isinstance(value, Mapping) and (len(path) < 2 or path == _LONG)
+    }
     plain = {name: value for name, value in table.items() if name not in inner}
     if path and (plain or not inner):
         yield f"[{'.'.join(map(key, path))}]"

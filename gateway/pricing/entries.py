@@ -35,13 +35,18 @@ _PER = "_cost_per_"
 _SEARCHES = "search_context_cost_per_query"
 _SPECIAL = ("tiered_pricing", "off_peak_pricing", "provider_specific_entry", _SEARCHES)
 _Sheet = dict[str, Decimal]
-_Sheets = dict[tuple[str, int], _Sheet]
+Sheets = dict[tuple[str, int], _Sheet]
 """Service tier (empty: the usual one) and size above which it holds → prices."""
 
 
 def is_price(name: str) -> bool:
     """Whether a field of the list tells what ``price_of`` looks at."""
     return name in _SPECIAL or _PER in name or _FIELD.fullmatch(name) is not None
+
+
+def is_rate(name: str) -> bool:
+    """Whether a field is an amount that ``sheets_of`` takes."""
+    return _FIELD.fullmatch(name) is not None
 
 
 def mistake(entry: Any) -> str | None:
@@ -59,14 +64,14 @@ def mistake(entry: Any) -> str | None:
 
 def price_of(key: str, entry: Mapping[str, Any], now: datetime) -> Price | None:
     """A checked entry's price now; ``None`` if it is not for tokens: pictures or seconds are not counted."""
-    sheets = _sheets(entry)
+    sheets = sheets_of(entry)
     usual = sheets.setdefault(("", 0), {})
     if not usual.keys() & {"input", "output", "image_output", "audio_output"} or _asks_for_else(entry, usual):
         return None
     usual |= _searches(entry.get(_SEARCHES))
     off_peak = entry.get("off_peak_pricing")
     if isinstance(off_peak, dict) and is_off_peak(off_peak, now):
-        usual |= _sheets(off_peak).get(("", 0), {})
+        usual |= sheets_of(off_peak).get(("", 0), {})
     price = _price(sheets, "")
     return attrs.evolve(
         price,
@@ -82,8 +87,9 @@ def changes(entry: Mapping[str, Any]) -> bool:
     return "off_peak_pricing" in entry
 
 
-def _sheets(entry: Mapping[str, Any]) -> _Sheets:
-    found: _Sheets = {}
+def sheets_of(entry: Mapping[str, Any]) -> Sheets:
+    """The amounts of a checked entry, in USD for one."""
+    found: Sheets = {}
     for name, value in entry.items():
         if (match := _FIELD.fullmatch(name)) is not None and _is_amount(value):
             field, above, tier = match.groups()
@@ -91,13 +97,13 @@ def _sheets(entry: Mapping[str, Any]) -> _Sheets:
                 place = (_TIERS.get(tier, tier or ""), int(above or 0) * 1000)
                 found.setdefault(place, {})[_RATES[field]] = _usd(value)
     for tier in entry.get("tiered_pricing") or ():
-        if (sheet := _sheets(_without_tiers(tier)).get(("", 0))) is not None:
+        if (sheet := sheets_of(_without_tiers(tier)).get(("", 0))) is not None:
             found.setdefault(("", int(tier["range"][0])), {}).update(sheet)
     _forget_repeated(found)
     return found
 
 
-def _forget_repeated(sheets: _Sheets) -> None:
+def _forget_repeated(sheets: Sheets) -> None:
     """A rate that is always given as what stands in for it says nothing of the tiers that give only that."""
     for name, general in STANDS_IN.items():
         if all(name not in sheet or sheet[name] == sheet.get(general) for sheet in sheets.values()):
@@ -105,7 +111,7 @@ def _forget_repeated(sheets: _Sheets) -> None:
                 sheet.pop(name, None)
 
 
-def _price(sheets: _Sheets, tier: str) -> Price:
+def _price(sheets: Sheets, tier: str) -> Price:
     usual = {**sheets["", 0], **sheets.get((tier, 0), {})}
     sizes = {above for name, above in sheets if above and name in ("", tier)}
     tiers = {above: {**usual, **sheets.get(("", above), {}), **sheets.get((tier, above), {})} for above in sizes}
@@ -120,7 +126,7 @@ def _whole(sheet: _Sheet) -> _Sheet:
     return sheet if made is None else {**sheet, "output": made}
 
 
-def _variants(sheets: _Sheets, usual: Price, special: Any) -> dict[str, Price]:
+def _variants(sheets: Sheets, usual: Price, special: Any) -> dict[str, Price]:
     variants = {tier: _price(sheets, tier) for tier, _ in sheets if tier}
     if "priority" in variants:
         variants["fast"] = variants["priority"]  # OpenAI's other word for it
@@ -150,7 +156,7 @@ def _is_size_tier(tier: Any) -> bool:
         return False
     reach = tier.get("range")
     has_range = isinstance(reach, list) and bool(reach) and _is_amount(reach[0])
-    return has_range or not _sheets(_without_tiers(tier))
+    return has_range or not sheets_of(_without_tiers(tier))
 
 
 def _is_amount(value: Any) -> TypeGuard[float]:

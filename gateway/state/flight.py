@@ -40,7 +40,8 @@ class Flight:
     """A call under way, and those who wait for its answer. It stands in ``flights`` while it can be joined."""
 
     __slots__ = (
-        "_flights", "_key", "_places", "began", "complete", "dropped", "entry", "headers", "led", "state", "stream",
+        "_flights", "_key", "_places", "began", "complete", "dropped", "entry", "followers", "headers", "led", "state",
+        "stream",
     )  # fmt: skip
 
     def __init__(self, flights: dict[str, Flight], key: str, began: float) -> None:
@@ -55,6 +56,8 @@ class Flight:
         self.entry: Entry | None = None
         """The answer, where it is whole."""
         self.stream: SharedStream | None = None
+        self.followers: dict[Exchange, None] = {}
+        """Those of a stream, in the order they came."""
         self.headers: dict[str, str] = {}
         self.dropped: tuple[str, ...] = ()
         self.complete: bool | None = None

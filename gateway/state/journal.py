@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import orjson
-
 from gateway.state.ledger import Ledger
 from gateway.state.redis_link import Link
-from gateway.state.rows import Row, from_list, to_list
+from gateway.state.rows import Row, from_json, to_json
 
 log = logging.getLogger("hookgate")
 
@@ -46,7 +44,7 @@ class Journal:
 
     def note(self, row: Row) -> None:
         """Keep ``row``, in the place of what was known of the same exchange."""
-        self._link.fire("HSET", self._key, row.id, orjson.dumps(to_list(row)))
+        self._link.fire("HSET", self._key, row.id, to_json(row))
 
     def wrote(self, ids: Sequence[str]) -> None:
         self._link.fire("HDEL", self._key, *ids)
@@ -56,7 +54,7 @@ class Journal:
         flat = await self._adopt.call([self._of(process), self._key])
         for id, text in zip(flat[::2], flat[1::2], strict=True):
             try:
-                self._ledger.add(from_list(orjson.loads(text)))
+                self._ledger.add(from_json(text))
             except (ValueError, TypeError):  # of another version, which has other columns
                 log.error("ledger: exchange %s of a dead gateway is lost", id.decode(errors="replace"))
 

@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from itertools import islice
 from math import ceil
 from time import monotonic, time
@@ -37,7 +38,8 @@ FORGET = 3600.0
 _FORGOTTEN = 2 * BATCH  # rows removed at once: more than are written meanwhile
 _FORGET = f"""DELETE FROM hookgate_ledger WHERE id IN
     (SELECT id FROM hookgate_ledger WHERE started < :before ORDER BY started LIMIT {_FORGOTTEN})"""
-_COLUMNS = {"key": "principal", "team": "team"}
+Scope = Literal["key", "team", "all"]
+_COLUMNS: dict[Scope, str] = {"key": "principal", "team": "team", "all": ""}
 
 
 @attrs.define
@@ -116,19 +118,28 @@ class Ledger:
         if len(rows) == BATCH:
             self._hurry.set()
 
-    async def spent(self, scope: Literal["key", "team"], name: str, since: float) -> int:
-        """Nano-dollars that the exchanges of a key or team which began at ``since`` (unix time) or later have cost, as
-        far as known, those whose rows still wait here included. Raises ``DatabaseError``.
+    async def spent(self, scope: Scope, name: str, since: float, models: Sequence[str] = ("*",)) -> int:
+        """Nano-dollars that the exchanges of a key or team, or all of them, have cost, as far as known: of those that
+        began at ``since`` (unix time) or later and were for one of ``models`` (globs), also where their rows still wait
+        here. Raises ``DatabaseError``.
         """
         column, after = _COLUMNS[scope], ceil(since * 1000)
+        of = f" AND {column} = :name" if column else ""
+        # Of all models an index alone has the answer.
+        model, group = ("NULL", "") if "*" in models else ("model", " GROUP BY model")
         sql = (
-            "SELECT CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT) FROM hookgate_ledger"
-            f" WHERE {column} = :name AND started >= :after"
+            f"SELECT {model}, CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT) FROM hookgate_ledger"
+            f" WHERE started >= :after{of}{group}"
         )
+        values = {"name": shown(name), "after": after} if column else {"after": after}
         async with self._writing:  # so that no row is in both places, or in none
-            found = await self.database.fetch(sql, {"name": shown(name), "after": after})
-        waiting = (row for row in self._rows if getattr(row, column) == name and row.started >= after)
-        return int(found[0][0]) + sum(row.cost_nano or 0 for row in waiting)
+            found = await self.database.fetch(sql, values)
+        waiting = [
+            (row.model, row.cost_nano or 0)
+            for row in self._rows
+            if row.started >= after and (not column or getattr(row, column) == name)
+        ]
+        return sum(int(cost) for model, cost in (*found, *waiting) if _is_one(model, models))
 
     async def _connect(self) -> None:
         try:
@@ -226,3 +237,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
+
+
+def _is_one(model: str | None, globs: Sequence[str]) -> bool:
+    return any(glob == "*" or (model is not None and fnmatchcase(model, glob)) for glob in globs)

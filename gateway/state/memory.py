@@ -30,18 +30,19 @@ class _Rate:
             self.used -= self.parts.popleft()[1]
         return part
 
-    def add(self, amount: int, part: int) -> None:
+    def note(self, amount: int, part: int) -> None:
+        """``amount`` more is used, and that in ``part``."""
         if self.parts and self.parts[-1][0] == part:
             self.parts[-1][1] += amount
         else:
             self.parts.append([part, amount])
-        self.used += amount
 
     def correct(self, amount: int, then: int, now: float) -> None:
         """Add to what was used in part ``then``: less at that time, more from now on."""
         part = self.refresh(now)
         if amount > 0:
-            self.add(amount, part)
+            self.used += amount
+            self.note(amount, part)
             return
         for entry in reversed(self.parts):
             if entry[0] == then:
@@ -75,19 +76,16 @@ class _Gauge:
 class _Purse:
     """What was spent in one period, and what is reserved."""
 
-    __slots__ = ("end", "reserved", "spent")
+    __slots__ = ("end", "running", "used")
 
     def __init__(self, spent: int, end: float | None) -> None:
-        self.spent = spent
-        self.reserved = 0
+        self.used = spent
+        self.running = 0
+        """Tickets that are not settled."""
         self.end = end
 
-    @property
-    def used(self) -> int:
-        return self.spent + self.reserved
-
     def tells_nothing(self, now: float) -> bool:
-        return self.end is not None and self.end < now and not self.reserved
+        return self.end is not None and self.end < now and not self.running
 
 
 _Counter = _Rate | _Gauge | _Purse
@@ -130,15 +128,13 @@ class Memory:
                 return None
             counters.append(counter)
             used.append(after)
-        ticket.used, ticket.home, ticket.at = used, self, now
+        ticket.used, ticket.home, ticket.at, ticket.places = used, self, now, counters
         for counter, amount in zip(counters, ticket.amounts):  # noqa: B905
+            counter.used += amount
             if type(counter) is _Rate:
-                counter.add(amount, int(now / counter.width))
-            elif type(counter) is _Gauge:
-                counter.used += amount
+                counter.note(amount, int(now / counter.width))
             elif type(counter) is _Purse:
-                counter.reserved += amount
-                ticket.periods = tuple(self._name(meter) for meter in ticket.meters)
+                counter.running += 1
         return None
 
     def _refuse(self, ticket: Ticket, place: int, excess: int, now: float) -> None:
@@ -151,17 +147,14 @@ class Memory:
         if ticket.home is not self:
             return
         ticket.home = None
-        places = ticket.periods or [meter.key for meter in ticket.meters]
-        for name, reserved, actual in zip(places, ticket.amounts, amounts):  # noqa: B905
-            counter = self._counters.get(name)
+        for counter, reserved, actual in zip(ticket.places, ticket.amounts, amounts):  # noqa: B905
             if type(counter) is _Gauge:
                 counter.used -= reserved
-            elif type(counter) is _Rate:
-                if actual != reserved:
-                    counter.correct(actual - reserved, int(ticket.at / counter.width), self.clock())
             elif type(counter) is _Purse:
-                counter.reserved -= reserved
-                counter.spent += actual
+                counter.used += actual - reserved
+                counter.running -= 1
+            elif actual != reserved:
+                counter.correct(actual - reserved, int(ticket.at / counter.width), self.clock())
 
     def _add(self, name: str, meter: Meter, now: float, spent: int) -> _Counter:
         if len(self._counters) >= _MANY:

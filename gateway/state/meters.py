@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 
+_DAY = 86_400
 Kind = Literal["rate", "gauge", "purse"]
 SLOTS = 60
 """Parts of a window. What was used is forgotten when its whole part is out of the window, so a limit of 60 seconds
@@ -30,13 +31,15 @@ class Meter:
     limit: int
     unit: str
     """``requests``, ``tokens``, ``input_tokens``, ``output_tokens``, ``concurrency`` or ``usd``, in nano-dollars."""
-    whose: str
+    whose: Literal["key", "team", "all"]
     """``key``, ``team`` or ``all``: what to call it to whom it refuses."""
     owner: str
     """Name of the key or team; empty for all."""
     per: str | None = None
     seconds: float = 0
     """Length of a rate's window."""
+    models: tuple[str, ...] = ("*",)
+    """Globs of the models it is about."""
 
 
 @attrs.frozen
@@ -53,7 +56,7 @@ class Period:
 class Ticket:
     """What one request takes of its meters."""
 
-    __slots__ = ("after", "amounts", "at", "home", "id", "meters", "periods", "refused", "used", "wait")
+    __slots__ = ("after", "amounts", "at", "home", "id", "meters", "places", "refused", "used", "wait")
 
     def __init__(self, meters: Sequence[Meter], amounts: Sequence[int], after: Sequence[int] | None = None) -> None:
         self.meters = meters
@@ -63,7 +66,7 @@ class Ticket:
         """What will have been used of each, where that is known before the call."""
         self.id = ""
         """The store's own name for it."""
-        self.used: list[int] = []
+        self.used: Sequence[int] = ()
         """Of each meter, this ticket's amount included, unless it was refused."""
         self.refused = -1
         """Place of the meter that had too little left; -1: it was granted."""
@@ -71,8 +74,8 @@ class Ticket:
         """Seconds until the refusing meter will have enough, if nobody else takes it; 0 is not known."""
         self.at = 0.0
         """When it was granted, by the store's clock."""
-        self.periods: tuple[str, ...] = ()
-        """Of its purses."""
+        self.places: Any = ()
+        """Where its amounts are counted, in the store's own way."""
         self.home: Store | None = None
         """Who granted it."""
 
@@ -93,13 +96,14 @@ Spent = Callable[[Meter, Period], Awaitable[int]]
 
 def period(per: str | None, now: float) -> Period:
     """The one around ``now``, a Unix time."""
-    if per == "total":
-        return Period("total", 0.0, None)
-    return _period(per or "day", datetime.fromtimestamp(now, UTC).date())
+    return _period(per, int(now // _DAY))
 
 
 @lru_cache(maxsize=16)
-def _period(per: str, day: date) -> Period:
+def _period(per: str | None, number: int) -> Period:
+    if per == "total":
+        return Period("total", 0.0, None)
+    day = datetime.fromtimestamp(number * _DAY, UTC).date()
     if per == "month":
         start = day.replace(day=1)
         end = (start + timedelta(days=31)).replace(day=1)

@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 import attrs
+import orjson
 
 LONGEST = 260
 """Characters of a text that is kept: a principal of a token has up to 255 behind its prefix."""
@@ -90,11 +91,13 @@ def shown(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:LONGEST])
 
 
-def to_list(row: Row) -> list[Any]:
-    """The row as JSON can hold it."""
-    return list(_get(row))
+def to_json(row: Row) -> bytes:
+    try:
+        return orjson.dumps(_get(row))
+    except TypeError:  # a text or a number of a client's or a provider's that only a database's form can hold
+        return orjson.dumps(tuple(values(row).values()))
 
 
-def from_list(fields: list[Any]) -> Row:
-    """What ``to_list`` made. Raises ``TypeError`` for another number of fields."""
-    return Row(*fields)
+def from_json(text: bytes) -> Row:
+    """What ``to_json`` made. Raises ``ValueError`` or ``TypeError`` for anything else."""
+    return Row(*orjson.loads(text))

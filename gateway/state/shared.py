@@ -73,11 +73,11 @@ class Shared:
     def _asked(self, ticket: Ticket) -> Awaitable[Any]:
         """Raises ``RedisUnavailable``."""
         now = time.time()
-        ticket.periods = tuple(self._key(meter, now) for meter in ticket.meters)
+        ticket.places = tuple(self._key(meter, now) for meter in ticket.meters)
         values: list[Any] = [ticket.id, _lease(ticket)]
         for meter, amount in zip(ticket.meters, ticket.amounts, strict=True):
             values += (meter.kind, meter.limit, amount, _milliseconds(meter, now))
-        return self._reserve.call([*ticket.periods, self._own_lease()], *values)
+        return self._reserve.call([*ticket.places, self._own_lease()], *values)
 
     async def _begin(self, purse: Meter) -> None:
         now = time.time()
@@ -111,7 +111,7 @@ class Shared:
         values: list[Any] = [ticket.id if lease else ""]
         for meter, reserved, used in zip(ticket.meters, ticket.amounts, amounts, strict=True):
             values += (meter.kind, reserved, used, _milliseconds(meter, 0.0), round(ticket.at * 1000))
-        return [*ticket.periods, self._own_lease()], values
+        return [*ticket.places, self._own_lease()], values
 
     def _send(self, settlement: Settlement | None) -> None:
         if settlement is None:
@@ -189,7 +189,7 @@ def _lease(ticket: Ticket) -> str:
     """What others must give back for it if this process dies; empty where that is nothing."""
     held = [
         (meter.kind, key, amount)
-        for meter, key, amount in zip(ticket.meters, ticket.periods, ticket.amounts, strict=False)
+        for meter, key, amount in zip(ticket.meters, ticket.places, ticket.amounts, strict=False)
         if meter.kind != "rate" and amount
     ]
     return json.dumps(held, separators=(",", ":")) if held else ""

@@ -18,7 +18,7 @@ from gateway.state.database import NONE, DatabaseError, Found, RowRefused, Value
 
 BUSY = 5.0
 """Seconds to wait while another process writes."""
-_STOP = 2.0  # seconds the connections' threads have to end in
+_STOP = 5.0  # seconds the connections' threads have to end in: the last one moves all that was written into the file
 # UnicodeError: lone surrogates. OverflowError: more than 64 bits.
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError, UnicodeError)
 # RuntimeError: no thread to be had. ValueError: aiosqlite's connection is closed.

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
+import os
+import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -18,6 +21,10 @@ import attrs
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 READ_LIMIT = 1 << 20
 """Bytes one head or one chunk-size line may have."""
+# Below those the system gives to outgoing connections and to port 0: none of these takes a port found free before its
+# server has started, and under load there are thousands.
+_PORTS = range(20_000, 30_000)
+_SHARE = 1_000
 
 
 class Truncated(Exception):
@@ -123,9 +130,22 @@ def reset(transport: asyncio.BaseTransport) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports of 127.0.0.1 nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Different TCP ports of 127.0.0.1 nobody listens on now, and no other worker of pytest-xdist is given."""
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_candidates)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
+
+
+def _share() -> Iterator[int]:
+    """This process's part of the ports, again and again; runs start anywhere, for another run may be under way."""
+    start = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).randrange(len(_PORTS))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for at in itertools.cycle(range(_SHARE)):
+        yield _PORTS[(start + worker * _SHARE + at) % len(_PORTS)]
+
+
+_candidates = _share()

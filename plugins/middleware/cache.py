@@ -44,6 +44,7 @@ NO_SAMPLING = frozenset({"embeddings", "moderations", "rerank"})
 KEPT_HEADERS = ("content-type", "openai-version")
 """What is replayed; the rest of a reply's headers tells of one call (ids, rate limits, timings)."""
 _NOTE = "cache"
+_FOLLOWED = "cache_followed"
 _PIECE = 1 << 16  # bytes of a replayed stream written at once: between two, the client's reading speed counts
 
 
@@ -254,6 +255,11 @@ class Plugin:
 
     @hookimpl
     def on_finish(self, exchange: Exchange) -> None:
+        followed: Flight | None = exchange.notes.pop(_FOLLOWED, None)
+        if followed is not None:
+            del followed.followers[exchange]
+            if exchange.cache == "miss":
+                _pass_on(followed, exchange)
         recording: Recording | None = exchange.notes.pop(_NOTE, None)
         if recording is None:
             return
@@ -267,6 +273,7 @@ class Plugin:
                 self._behind.offer(recording.key, entry)
         if recording.flight is not None:
             recording.flight.leave(entry, exchange.outcome == "client_gone")
+            _pass_on(recording.flight, exchange)
 
     def _entry(self, exchange: Exchange, recording: Recording, usage: Usage | None) -> Entry | None:
         """What was recorded, if it is a complete success."""
@@ -301,9 +308,19 @@ def _follow(exchange: Exchange, flight: Flight) -> Reply | None:
         return None
     exchange.cache = "coalesced"
     exchange.dropped += flight.dropped
+    flight.followers[exchange] = None
+    exchange.notes[_FOLLOWED] = flight
     reply = Reply(200, flight.headers)
     stream.join(reply)
     return reply
+
+
+def _pass_on(flight: Flight, payer: Exchange) -> None:
+    """Where who pays for a stream has left it, the next of those who read on does: the call goes on for them."""
+    stream = flight.stream
+    if payer.outcome == "client_gone" and stream is not None and not stream.ended and flight.followers:
+        heir = next(iter(flight.followers))
+        heir.cache, heir.target, heir.tried = "miss", payer.target, payer.tried
 
 
 def _is_joinable(exchange: Exchange, flight: Flight, stream: SharedStream) -> bool:

@@ -15,10 +15,12 @@ import attrs
 from attrs.validators import and_, ge, gt, le
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gateway import Duration, Exchange, Runtime, Usage, hookimpl
+from gateway import Duration, Exchange, Principal, Runtime, Usage, hookimpl
+from gateway.demand import demand
 from gateway.errors import GatewayError, PluginError
 from gateway.pricing.prices import Prices
 from gateway.state.database import DEFAULT, DatabaseError, connect
+from gateway.state.journal import LOST, Journal
 from gateway.state.ledger import Counts, Ledger
 from gateway.state.rows import Row
 
@@ -40,7 +42,8 @@ class Settings:
     logged and counted."""
     interval: Duration = attrs.field(default=Duration(0.5), validator=and_(gt(Duration(0.0)), le(Duration(60.0))))
     """Time between two writes; 500 rows are written at once. A gateway that is killed (``kill -9``, a power cut) loses
-    the rows of this time, one that is stopped none, unless the database does not take them within 5 s."""
+    the rows of this time, one that is stopped none, unless the database does not take them within 5 s. With ``[state]
+    redis`` another gateway writes the rows of a killed one, those of its running calls as ``lost``."""
     strangers: bool = True
     """Write a row also for requests of nobody known: without a key where one is needed, or with a wrong one. Off, they
     cannot fill the database."""
@@ -59,6 +62,7 @@ class Plugin:
         self._ledger = runtime.keep(place, lambda: Ledger(connect(url, runtime.folder), counts))
         runtime.services.ledger = self._ledger
         self._prices = runtime.prices
+        self._journal: Journal | None = None
         self._opened = False
 
     @hookimpl
@@ -72,42 +76,55 @@ class Plugin:
         self._opened = True
         ledger.capacity, ledger.interval, ledger.keep = settings.queue, settings.interval, settings.keep
         runtime.registry.register(self)
+        if runtime.redis is not None:
+            self._journal = Journal(runtime.redis, ledger)
 
     @hookimpl
     async def on_shutdown(self) -> None:
         if self._opened:
             await self._ledger.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    @hookimpl
+    def on_request(self, exchange: Exchange) -> None:
+        if self._journal is not None and exchange.surface.name not in LOCAL:
+            self._journal.note(_begun(exchange))
 
     @hookimpl
     def on_finish(self, exchange: Exchange) -> None:
         surface, outcome, principal = exchange.surface.name, exchange.outcome, exchange.principal
         if surface in LOCAL or (principal is None and outcome == "refused" and not self._settings.strangers):
             return
+        row = self._row(exchange, surface, outcome, principal)
+        self._ledger.add(row)
+        if self._journal is not None:
+            self._journal.note(row)
+
+    def _row(self, exchange: Exchange, surface: str, outcome: str, principal: Principal | None) -> Row:
         model, target, usage, error = exchange.model, exchange.target, exchange.usage, exchange.error
         started, first_byte, finished = exchange.started, exchange.first_byte, exchange.finished
         own_id = exchange.id
-        self._ledger.add(
-            Row(
-                exchange.notes.get("request_id") or own_id,
-                own_id,
-                int((time() - finished + started) * 1000),
-                None if principal is None else principal.name,
-                None if principal is None else principal.team,
-                surface,
-                model and model[:_LONGEST],
-                None if target is None else target.name[:_LONGEST],
-                exchange.stream,
-                exchange.status,
-                outcome,
-                None if error is None else error.code if isinstance(error, GatewayError) else type(error).__name__,
-                exchange.cache,
-                *(_NOTHING if usage is None else _used(usage)),
-                _cost(exchange, self._prices),
-                (finished - started) * 1000,
-                (first_byte - started) * 1000 if first_byte else None,
-                max(0.0, (first_byte or finished) - started - exchange.upstream_seconds) * 1000,
-                len(exchange.tried),
-            )
+        return Row(
+            exchange.notes.get("request_id") or own_id,
+            own_id,
+            int((time() - finished + started) * 1000),
+            None if principal is None else principal.name,
+            None if principal is None else principal.team,
+            surface,
+            model and model[:_LONGEST],
+            None if target is None else target.name[:_LONGEST],
+            exchange.stream,
+            exchange.status,
+            outcome,
+            None if error is None else error.code if isinstance(error, GatewayError) else type(error).__name__,
+            exchange.cache,
+            *(_NOTHING if usage is None else _used(usage)),
+            _cost(exchange, self._prices),
+            (finished - started) * 1000,
+            (first_byte - started) * 1000 if first_byte else None,
+            max(0.0, (first_byte or finished) - started - exchange.upstream_seconds) * 1000,
+            len(exchange.tried),
         )
 
     def collect(self) -> Iterator[Metric]:
@@ -118,6 +135,38 @@ class Plugin:
         yield GaugeMetricFamily(
             "hookgate_ledger_last_failure_timestamp_seconds", "When a write last failed; 0 is never.", counts.failed_at
         )
+
+
+def _begun(exchange: Exchange) -> Row:
+    """What is told of a call if its gateway dies before it ends."""
+    own_id, principal, model = exchange.id, exchange.principal, exchange.model
+    given = demand(exchange).input_tokens or None
+    return Row(
+        id=exchange.notes.get("request_id") or own_id,
+        request_id=own_id,
+        started=int(time() * 1000),
+        principal=None if principal is None else principal.name,
+        team=None if principal is None else principal.team,
+        surface=exchange.surface.name,
+        model=model and model[:_LONGEST],
+        target=None,
+        stream=exchange.stream,
+        status=0,
+        outcome=LOST,
+        error=None,
+        cache=None,
+        input_tokens=given,
+        output_tokens=None,
+        cached_tokens=None,
+        cache_write_tokens=None,
+        reasoning_tokens=None,
+        provenance=None if given is None else "estimated",
+        cost_nano=None,
+        duration_ms=0.0,
+        ttfb_ms=None,
+        overhead_ms=0.0,
+        tried=0,
+    )
 
 
 _NOTHING = (None,) * 6

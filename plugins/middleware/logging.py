@@ -43,8 +43,8 @@ _STREAMS = {"stdout": 1, "stderr": 2}
 Record = tuple[Any, ...]
 _FIELDS = (
     "time", "id", "gateway_id", "method", "surface", "path", "model", "stream", "status", "outcome", "error", "key",
-    "team", "client_ip", "target", "tried", "cache", "usage", "bytes", "duration_ms", "ttfb_ms", "overhead_ms",
-    "dropped",
+    "team", "client_ip", "target", "tried", "cache", "cost_nano", "usage", "bytes", "duration_ms", "ttfb_ms",
+    "overhead_ms", "dropped",
 )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def _snapshot(exchange: Exchange) -> Record:
         None if error is None else error.code if isinstance(error, GatewayError) else type(error).__name__,
         principal and principal.name, principal and principal.team, exchange.client_ip, target and target.name[:256],
         [name[:256] for name in exchange.tried[:8]] or None,
-        exchange.cache, exchange.usage, exchange.reply_bytes, exchange.started, exchange.first_byte,
+        exchange.cache, exchange.cost, exchange.usage, exchange.reply_bytes, exchange.started, exchange.first_byte,
         exchange.finished, exchange.upstream_seconds, [name[:64] for name in exchange.dropped[:16]] or None,
     )  # fmt: skip
 

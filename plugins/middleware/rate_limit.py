@@ -6,24 +6,29 @@ what was used. Exact in one process, and with ``[state] redis`` in all that shar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Sequence
 from time import monotonic
 from typing import Any, Literal
 
 import attrs
+from prometheus_client import Counter
 
 from gateway import Exchange, Principal, Reply, Runtime, hookimpl
 from gateway.config import Config
 from gateway.demand import NOTHING, Demand, demand, spends
-from gateway.errors import BudgetExceeded
+from gateway.errors import BudgetExceeded, Overloaded
 from gateway.limit_words import headers, refusal
 from gateway.limits import Limit, Unit
 from gateway.metering import Metering, Plan
 from gateway.pricing.price import Price
+from gateway.state.database import DatabaseError
 from gateway.state.keyring import Teams
 from gateway.state.memory import Memory
-from gateway.state.meters import Ticket
+from gateway.state.meters import Meter, Period, Ticket
 from gateway.state.shared import Shared
+
+log = logging.getLogger("hookgate")
 
 _NOTE = "rate_limit"
 _MANY = 1024  # models whose prices are kept at hand
@@ -63,8 +68,20 @@ class Plugin:
         teams, keys = runtime.config.teams, runtime.keys
         self._metering = Metering(defaults, settings.total, teams if keys is None else Teams(teams, keys))
         self.store = self._store(runtime)
+        self._refused = runtime.keep("refused", _refusals)
+        runtime.registry.register(self._refused)
         self._counts_money = _counts_money(settings, runtime.config)
         self._prices: dict[tuple[str | None, str], tuple[float, Sequence[Price] | None]] = {}
+
+    async def _spent(self, meter: Meter, period: Period) -> int:
+        """By the ledger. Raises ``Overloaded`` while it cannot be read: money nobody knows of could be spent twice."""
+        ledger = self._runtime.services.ledger
+        assert ledger is not None
+        try:
+            return await ledger.spent(meter.whose, meter.owner, period.start, meter.models)
+        except DatabaseError as error:
+            log.warning("what %s %r has spent cannot be read: %s", meter.whose, meter.owner, error)
+            raise Overloaded("What was spent cannot be read at the moment.", retry_after=1) from error
 
     def _store(self, runtime: Runtime) -> Memory | Shared:
         """Kept over reloads: a limit that began anew with each of them would be none."""
@@ -80,6 +97,7 @@ class Plugin:
 
     @hookimpl
     async def on_startup(self, runtime: Runtime) -> None:
+        self.store.spent = self._spent if runtime.services.ledger is not None else None
         if isinstance(self.store, Shared):
             self.store.without = self._settings.without_redis
         if self._counts_money:
@@ -97,7 +115,7 @@ class Plugin:
         known = self._metering.known(exchange.principal or _OPEN)
         if not known.by_model and (plan := known.plan(None)).still is not None:
             return self._reserve(exchange, plan, plan.still)
-        if exchange.surface.body == "json" and exchange.read_now() is None:
+        if exchange.method == "POST" and exchange.read_now() is None:
             return self._read_first(exchange, known)
         return self._planned(exchange, known.plan(exchange.model))
 
@@ -178,6 +196,8 @@ class Plugin:
 
     def _granted(self, exchange: Exchange, ticket: Ticket) -> None:
         if ticket.refused >= 0:
+            meter = ticket.meters[ticket.refused]
+            self._refused.labels(meter.unit, meter.whose).inc()
             raise refusal(ticket)
         exchange.notes[_NOTE] = ticket
 
@@ -187,6 +207,7 @@ class Plugin:
         if ticket is not None and ticket.used:
             for name, value in headers(ticket):
                 reply.headers[name] = value
+            ticket.used = ()  # told: streams that last are many
 
     @hookimpl
     def on_finish(self, exchange: Exchange) -> None:
@@ -196,6 +217,8 @@ class Plugin:
 
     def _used(self, exchange: Exchange, ticket: Ticket) -> list[int]:
         usage = exchange.usage if exchange.cache not in ("hit", "coalesced") else None
+        if usage is None and exchange.surface.name == "passthrough" and exchange.outcome == "ok":
+            return list(ticket.amounts)  # what it used nobody reports
         given = usage.input_tokens or 0 if usage is not None else 0
         made = usage.output_tokens or 0 if usage is not None else 0
         counts = {"requests": 1, "concurrency": 0, "input_tokens": given, "output_tokens": made, "tokens": given + made}
@@ -213,6 +236,11 @@ class Plugin:
 
 
 _OPEN = Principal("open")
+
+
+def _refusals() -> Counter:
+    text = "Requests refused by a limit, by what it counts and whose it is."
+    return Counter("hookgate_limited", text, ["unit", "whose"], registry=None)
 
 
 def _counts_money(settings: Settings, config: Config) -> bool:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,6 @@ def run(command: list[str], folder: Path, outside: str, env: Mapping[str, str]) 
     )
 
 
-@cache
 def findings(client: Client, url: str, outside: str, folder: Path) -> Any:
     """What the driver of a client reports."""
     asked = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,21 @@ def each(clients: Iterable[Client]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("client", [pytest.param(client, id=client.name) for client in clients])
 
 
+@pytest.fixture(scope="module")
+def reports(
+    request: pytest.FixtureRequest, gateway: GatewayProcess, outside: ScriptedUpstream, folder: Path
+) -> Iterator[dict[Client, Future[Any]]]:
+    """Of each client that is asked for; two run at a time, for most of it is loading their libraries."""
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path == request.path]
+    clients: dict[Any, None] = dict.fromkeys(test.callspec.params["client"] for test in tests)
+    with ThreadPoolExecutor(2) as pool:
+        yield {client: pool.submit(findings, client, gateway.url, outside.url, folder) for client in clients}
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.fixture
-def found(client: Client, gateway: GatewayProcess, outside: ScriptedUpstream, folder: Path) -> Any:
-    return findings(client, gateway.url, outside.url, folder)
+def found(client: Client, reports: dict[Client, Future[Any]]) -> Any:
+    return reports[client].result()
 
 
 @each(CLIENTS)

@@ -59,3 +59,13 @@ def test_what_nobody_asked_for_is_told_with_its_reason() -> None:
         "x:3: why: not carried over: because.",
         "x:4: other: not carried over: it has no counterpart.",
     ]
+
+
+def test_a_table_inside_has_its_own_lines_and_what_is_left_of_it() -> None:
+    notes = Notes()
+    inner = fields({"a": {"b": "os.environ/NAME", "c": 1}, "d": 2}, notes).inner("a")
+    assert inner.names() == ["b", "c"]
+    assert (inner.variable("b"), inner.variable("c")) == ("NAME", None)
+    inner.note(None, "here")
+    assert notes.told("x") == ["x:2: here"]
+    assert fields({"a": [1]}, notes).inner("a").names() == []

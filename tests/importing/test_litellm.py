@@ -42,6 +42,12 @@ def test_the_team_keeps_its_names_and_their_order() -> None:
     assert list(document["models"]) == ["gpt-4o", "claude", "gemini-pro", "local", "local-qwen", "embed", "gpt-4"]
     assert [target["provider"] for target in document["models"]["gpt-4o"]["targets"]] == ["azure", "azure-2", "openai"]
     assert document["models"]["gpt-4"]["fallbacks"] == ["claude", "local"]
+    assert document["plugins"]["rate_limit"]["total"] == [
+        {"requests": 2100, "per": "minute", "models": ["gpt-4o", "gpt-4"]},
+        {"usd": 500, "per": "month"},
+    ]
+    assert document["state"] == {"redis": "env:HOOKGATE_REDIS_URL?", "ledger": "env:DATABASE_URL?"}
+    assert document["prices"]["models"] == {"cohere/embed-v4.0": {"input": 0.12, "output": 0}}
     assert document["providers"]["cohere"]["api_key"] == "env:COHERE_TEAM_KEY?"
     assert document["providers"]["openai"]["timeouts"] == {"first_token": 30, "idle": 10}
 
@@ -81,21 +87,26 @@ MODELS = (
     "?/x",
 )
 NAMES = st.sampled_from(["a", "b", "*", "groq/*", "c [d]", "", "é\x7f"])
+INNER = ("type", "host", "port", "db", "url", "namespace", "ttl", "supported_call_types", "rpm_limit", "max_budget")
 ODD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-    | st.sampled_from(["os.environ/KEY", "os.environ/BASE", "http://h:1/v1", "https://u:p@h", "5", "/run/x", *MODELS]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=3),
+    | st.sampled_from(["os.environ/KEY", "os.environ/BASE", "http://h:1/v1", "https://u:p@h", "5", "/run/x", "30d", *MODELS]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=3)
+    | st.dictionaries(st.sampled_from(INNER), inner, max_size=4),
     max_leaves=6,
 )  # fmt: skip
 PARAMETERS = (
     "api_base api_key api_version azure_ad_token tenant_id organization extra_headers timeout stream_timeout weight "
     "order rpm tpm max_parallel_requests aws_region_name aws_access_key_id aws_secret_access_key aws_session_token "
-    "vertex_project vertex_location vertex_credentials litellm_credential_name custom_llm_provider temperature"
+    "vertex_project vertex_location vertex_credentials litellm_credential_name custom_llm_provider temperature "
+    "max_budget budget_duration input_cost_per_token output_cost_per_token cache_read_input_token_cost "
+    "input_cost_per_token_above_200k_tokens output_cost_per_token_flex"
 ).split()
 SETTINGS = (
     "num_retries allowed_fails cooldown_time disable_cooldowns fallbacks default_fallbacks cache ttl "
     "cache_params model_group_alias timeout request_timeout default_max_parallel_requests drop_params "
-    "max_request_size_mb routing_strategy"
+    "max_request_size_mb routing_strategy redis_url redis_host redis_port redis_password redis_db database_url "
+    "max_budget budget_duration default_key_generate_params global_max_parallel_requests"
 ).split()
 
 
@@ -103,8 +114,12 @@ def some(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(keys), ODD, max_size=6)
 
 
-DEPLOYMENT = st.builds(lambda name, model, more: {"model_name": name, "litellm_params": {"model": model, **more}},
-                       NAMES, st.sampled_from(MODELS) | ODD, some(PARAMETERS))  # fmt: skip
+DEPLOYMENT = st.builds(
+    lambda name, model, more, info: {
+        "model_name": name, "litellm_params": {"model": model, **more}, "model_info": info
+    },
+    NAMES, st.sampled_from(MODELS) | ODD, some(PARAMETERS), some([*PARAMETERS, "mode", "max_output_tokens"]) | ODD,
+)  # fmt: skip
 CONFIGURATION = st.fixed_dictionaries(
     {
         "model_list": st.lists(DEPLOYMENT | ODD, max_size=4),

@@ -71,7 +71,8 @@ def test_what_may_not_be_dropped_is_strict(value: str, strict: bool | None) -> N
         ("", {"always": True}),
         ("type: local, ttl: 600", {"always": True, "ttl": 600}),
         ("type: disk, mode: default_off", {"path": "cache.sqlite"}),
-        ("type: redis, host: h, password: hunter2", {"always": True}),
+        ("type: redis, host: h, password: hunter2, default_in_redis_ttl: 5", {"always": True, "ttl": 5}),
+        ("type: s3, s3_bucket_name: x, ttl: many", {"always": True}),
     ],
 )
 def test_the_cache(params: str, table: dict[str, Any]) -> None:
@@ -79,7 +80,27 @@ def test_the_cache(params: str, table: dict[str, Any]) -> None:
     assert document["plugins"]["chain"][-1] == "cache"
     assert document["plugins"]["cache"] == table
     assert "hunter2" not in str(told)
-    assert any("No server is shared" in line for line in told) is ("redis" in params)
+    assert any("type: only an equal request" in line for line in told) is ("s3" in params)
+
+
+def test_a_cache_that_is_off_or_for_no_calls_is_none() -> None:
+    document, told = settings(litellm="cache: false, cache_params: {type: redis, host: h}")
+    assert "cache" not in document["plugins"]["chain"] and "state" not in document
+    assert told == ["x:6: cache_params: not carried over: cache is not true."]
+    document, _ = settings(litellm="cache: true, cache_params: {type: redis, host: h, supported_call_types: []}")
+    assert "cache" not in document["plugins"]["chain"] and document["state"] == {"redis": "redis://h:6379"}
+
+
+def test_a_cache_of_each_process_stays_one_beside_redis() -> None:
+    document, _ = settings("redis_host: h", "cache: true, cache_params: {type: local}")
+    assert document["plugins"]["cache"] == {"always": True, "redis": False}
+    document, _ = settings("redis_host: h", "cache: true, cache_params: {type: disk}")
+    assert document["plugins"]["cache"] == {"always": True, "path": "cache.sqlite"}
+
+
+def test_the_ledger_stands_behind_the_cache_and_before_what_chooses() -> None:
+    document, _ = settings("routing_strategy: least-busy", "cache: true", "database_url: os.environ/DB")
+    assert document["plugins"]["chain"][-3:] == ["cache", "ledger", "least_busy"]
 
 
 @pytest.mark.parametrize("section", ["router", "litellm"])
@@ -97,10 +118,13 @@ def test_fallbacks_to_names_that_exist(section: str) -> None:
 
 
 def test_an_alias_has_the_targets_and_fallbacks_of_its_model() -> None:
-    document, told = settings("model_group_alias: {d: a, e: {model: b, hidden: true}, f: zz}, fallbacks: [{a: [b, d]}]")
+    document, told = settings(
+        "model_group_alias: {d: a, e: {model: b, hidden: true}, f: zz, g: [a]}, fallbacks: [{a: [b, d]}]"
+    )
     assert document["models"]["d"] == {"targets": document["models"]["a"]["targets"], "fallbacks": ["b"]}
     assert document["models"]["e"] == document["models"]["b"]
-    assert any("model_group_alias: f: names no model" in line for line in told)
+    for name in "fg":
+        assert any(f"model_group_alias: {name}: names no model" in line for line in told)
 
 
 def test_keys_are_never_copied_and_the_rest_is_told() -> None:
@@ -113,6 +137,6 @@ def test_keys_are_never_copied_and_the_rest_is_told() -> None:
     assert "hunter2" not in f"{document}{told}"
     assert [line.split(": ")[:2] for line in told] == [
         ["x:5", "context_window_fallbacks"], ["x:5", "redis_password"], ["x:6", "callbacks"], ["x:6", "foo"],
-        ["x:7", "database_url"], ["x:7", "master_key"],
+        *[["x:7", "database_url"]] * 3, ["x:7", "master_key"],
     ]  # fmt: skip
     assert "gateway keys new NAME" in told[-1]

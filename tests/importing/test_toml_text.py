@@ -33,3 +33,10 @@ def test_tables_have_headers_and_long_lists_a_line_for_each_element() -> None:
         "[providers.p]",
         "t = { idle = 1.5 }",
     ]
+
+
+def test_a_models_price_has_a_header() -> None:
+    document = {"prices": {"models": {"a/b*": {"input": 0.25, "tiers": [{"above": 9, "input": 1}]}}}}
+    assert write(document).splitlines() == [
+        '[prices.models."a/b*"]', "input = 0.25", "tiers = [{ above = 9, input = 1 }]",
+    ]  # fmt: skip

@@ -119,6 +119,7 @@ async def test_r14_hostile_keys_are_refused(
     assert upstream.requests == []
 
 
+@pytest.mark.alone
 async def test_r14_wrong_keys_are_not_much_slower_than_right_ones(gateway: GatewayProcess) -> None:
     async def slowest_of_most(key: str) -> float:
         times = []

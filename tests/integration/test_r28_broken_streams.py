@@ -189,9 +189,9 @@ async def test_r28_a_break_is_logged_and_counted(gateway: GatewayProcess, upstre
     before = (await gateway.metrics()).value("hookgate_errors_total")
     upstream.script = stream(CHAT[:2], ending="reset")
     with pytest.raises(Truncated):
-        await fetch_chat(gateway.url, "m", "the broken one", stream=True)
-    lines = await gateway.wait_log(outcome="upstream_failed")
-    assert lines[-1]["status"] == 200
+        await fetch_chat(gateway.url, "m", stream=True, headers={"X-Request-Id": "the-broken-one"})
+    (line,) = await gateway.wait_log(id="the-broken-one")
+    assert (line["outcome"], line["status"]) == ("upstream_failed", 200)
     assert (await gateway.metrics()).value("hookgate_errors_total") == before + 1
 
 
@@ -297,10 +297,9 @@ async def test_r30_an_error_behind_content_is_forwarded_and_cut(
 async def test_r30_a_failed_response_arrives_whole(gateway: GatewayProcess, upstream: ScriptedUpstream) -> None:
     failed = named("response.failed", 2, response=_RESPONSE | {"status": "failed"})
     upstream.script = stream([*RESPONSES[:2], failed], pause=0.1)
-    before = len(gateway.log_lines())
     reply = await ask(gateway, "responses")
     assert reply.body == b"".join([*RESPONSES[:2], failed])
-    (line,) = [line for line in await gateway.wait_log(before + 1) if "outcome" in line][-1:]
+    (line,) = await gateway.wait_log(id=reply.header("x-request-id"))
     assert line["outcome"] == "upstream_failed"
 
 

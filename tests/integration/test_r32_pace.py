@@ -35,6 +35,7 @@ def door(request: pytest.FixtureRequest, gateway: GatewayProcess) -> Door:
     return Door(request.param, front.url, HOST)
 
 
+@pytest.mark.alone
 async def test_r32_no_event_waits(door: Door, upstream: ScriptedUpstream) -> None:
     async def script(call: Call) -> None:
         await call.head(200, SSE)

@@ -126,6 +126,7 @@ BODIES: dict[str, tuple[str, Callable[[], bytes], int]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("path", "make", "status"), BODIES.values(), ids=BODIES)
 async def test_r38_the_longest_bodies_stop_nobody(
     gateway: GatewayProcess, sink: tuple[int, list[int]], path: str, make: Callable[[], bytes], status: int

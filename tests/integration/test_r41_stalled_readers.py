@@ -154,6 +154,7 @@ async def filled(gateway: GatewayProcess) -> None:
         await asyncio.sleep(0.3)
 
 
+@pytest.mark.alone
 async def test_r41_readers_that_stop_move_nobody_and_are_cut(gateway: GatewayProcess, hose: Hose) -> None:
     alone = await p99(gateway.url, 1.0)
     before = resident(gateway)

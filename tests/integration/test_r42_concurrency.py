@@ -7,6 +7,7 @@ import hashlib
 from time import perf_counter
 
 import attrs
+import pytest
 
 from gateway.testing import Call, GatewayFactory, RawClient, ScriptedUpstream, chat, chat_events
 from gateway.testing.answers import SSE
@@ -59,6 +60,7 @@ def share(answers: list[Answer], part: float) -> float:
     return seconds[int(len(seconds) * part) - 1]
 
 
+@pytest.mark.alone
 async def test_r42_five_hundred_streams_at_once_wait_for_nothing(gateway_server: GatewayFactory) -> None:
     """They all run at once: none of them ends before the last one has begun."""
     everybody = asyncio.Event()
@@ -98,6 +100,7 @@ async def test_r42_five_hundred_streams_at_once_wait_for_nothing(gateway_server:
         assert share(answers, 0.99) <= 0.25 + share(answers, 0.5)
 
 
+@pytest.mark.alone
 async def test_r42_beyond_limit_and_queue_the_answer_is_a_quick_503(gateway_server: GatewayFactory) -> None:
     finish = asyncio.Event()
 

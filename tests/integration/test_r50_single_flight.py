@@ -181,6 +181,33 @@ async def test_the_leader_of_twenty_leaves_within_the_stream_and_all_twenty_get_
         await until(lambda: not gateway.plugin("cache")._flights)
 
 
+async def test_who_reads_on_pays_for_the_call_when_its_leader_has_left(tmp_path: Path) -> None:
+    provider = Provider()
+    async with gateway_of(tmp_path, upstream := ScriptedUpstream(provider)) as gateway:
+        async with RawClient(gateway.url) as leader, RawClient(gateway.url) as heir:
+            for client in (leader, heir):
+                await asked(client, stream=True)
+            await upstream.wait_calls(1)
+            await until(lambda: waiting(gateway) == 1)
+            running = crowd(gateway, 3, stream=True)
+            await until(lambda: waiting(gateway) == 4)
+            provider.head.set()
+            for client in (leader, heir):
+                await client.read_head()
+            await until(lambda: not waiting(gateway))
+            for client in (leader, heir):
+                client.abort()
+                await until(lambda: len(gateway.exchanges) == 1 + (client is heir))  # noqa: B023 - asked within the turn
+        provider.rest.set()
+        await asyncio.gather(*running)
+        await until(lambda: len(gateway.exchanges) == 5)
+        whole = gateway.exchanges[2:]
+        assert sorted(str(each.cache) for each in whole) == ["coalesced", "coalesced", "miss"]
+        (payer,) = [each for each in whole if each.cache == "miss"]
+        assert payer.target == gateway.exchanges[0].target is not None
+        assert payer.usage is not None and payer.usage.output_tokens
+
+
 async def test_nobody_left_ends_the_call(tmp_path: Path) -> None:
     provider = Provider()
     provider.head.set()

@@ -21,6 +21,7 @@ base_url = "http://127.0.0.1:$port/v1"
 BODY = "x" * (1 << 20)
 
 
+@pytest.mark.alone
 async def test_r57_liveness_answers_under_saturation(gateway_server: GatewayFactory) -> None:
     gateway = gateway_server(CONFIG, port=str(free_ports(1)[0]))
     over = False

@@ -102,8 +102,9 @@ async def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[L
 
 
 def counts_of(exchange: Exchange) -> Counts | None:
+    """What the provider reported."""
     used = exchange.usage
-    if used is None:
+    if used is None or used.provenance == "estimated":
         return None
     return Counts(
         used.input_tokens, used.output_tokens, used.cached_tokens, used.cache_write_tokens, used.reasoning_tokens

@@ -148,7 +148,8 @@ async def test_r35_what_no_provider_said_is_estimated_for_us_and_not_told(
             reply, _ = await speakers.ask(gateway.url, speakers.path_of(client, "x-chat_only", streamed), request)
             assert reply.status == 200
             used = gateway.exchanges.pop().usage
-            assert used == Usage(5, pytest.approx(40, rel=0.1), provenance="estimated")  # type: ignore[arg-type]
+            off = 0.25 if client == "openai_responses" else 0.05  # which tells all of it again at the end
+            assert used == Usage(5, pytest.approx(40, rel=off), provenance="estimated")  # type: ignore[arg-type]
             if client.startswith("ollama"):
                 assert told(client, reply, streamed) == {}
 

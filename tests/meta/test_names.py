@@ -9,7 +9,7 @@ import pytest
 from tests.support.programs import ROOT
 
 REQUIREMENTS = (
-    *range(1, 10), 11, 12, *range(14, 18), *range(19, 22), 24, *range(26, 30), 32, 33, *range(36, 41),
+    *range(1, 10), *range(11, 18), *range(19, 22), 24, 25, *range(26, 30), 32, 33, 35, *range(36, 43), *range(44, 49),
     *range(49, 55), 56, 57, 58, *range(60, 63),
 )  # fmt: skip
 

@@ -14,12 +14,15 @@ from packaging.version import Version
 
 from tests.support.programs import ROOT
 
-LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-all.lock", "requirements-build.lock", "requirements-dev.lock")
 # Oldest version without a known hole that reaches us, with the hole. Vendored: a scanner's answer changes by the day.
 FLOORS = {
     "aiohttp": ("3.14.5", "CVE-2026-111750 (parser, fixed in 3.14.4), CVE-2026-34520, CVE-2026-47265, CVE-2026-54273"),
 }
 CORE_DISTRIBUTIONS = 30
+
+OPERATORS = ("workers", "redis", "postgres", "cost", "jwt", "bedrock", "vertex", "import")
+"""Extras of the image that has everything."""
 
 
 def pins(name: str) -> dict[str, tuple[Version, int]]:
@@ -73,17 +76,21 @@ def test_r02_nobody_may_install_below_a_floor() -> None:
 
 @pytest.mark.parametrize(
     ("lock", "extra"),
-    [("requirements.lock", None), ("requirements-dev.lock", "test"), ("requirements-dev.lock", "lint")],
-)
+    [
+        ("requirements.lock", None), ("requirements-dev.lock", "test"), ("requirements-dev.lock", "lint"),
+        *(("requirements-all.lock", extra) for extra in (None, *OPERATORS)),
+    ],
+)  # fmt: skip
 def test_the_lock_is_what_setup_asks_for(lock: str, extra: str | None) -> None:
     found = pins(lock)
     for each in required(extra):
         assert found[canonicalize_name(each.name)][0] in each.specifier, f"{each}: make lock"
 
 
-def test_the_tests_run_on_what_is_shipped() -> None:
-    core, development = pins("requirements.lock"), pins("requirements-dev.lock")
-    assert {name: pin[0] for name, pin in core.items()} == {name: development[name][0] for name in core}
+@pytest.mark.parametrize("other", ["requirements-dev.lock", "requirements-all.lock"])
+def test_the_tests_run_on_what_is_shipped(other: str) -> None:
+    core, found = pins("requirements.lock"), pins(other)
+    assert {name: pin[0] for name, pin in core.items()} == {name: found[name][0] for name in core}
 
 
 def closure(name: str, found: set[str]) -> set[str]:

@@ -231,6 +231,23 @@ async def test_what_cannot_be_opened_is_told_and_can_be_opened_later(tmp_path: P
     await ledger.close()
 
 
+async def test_what_was_spent_on_some_models_or_by_all_is_added_up(url: str) -> None:
+    async with opened(url) as ledger:
+        rows = [("alice", "gpt-4o", 1), ("alice", "gpt-4o-mini", 10), ("bob", "llama3", 100), (None, None, 1000)]
+        for principal, model, cost in rows:
+            ledger.add(make_row(principal=principal, model=model, cost_nano=cost))
+
+        async def spent() -> list[int]:
+            return [
+                await ledger.spent("all", "", 0), await ledger.spent("all", "", 0, ["gpt-*", "llama3"]),
+                await ledger.spent("key", "alice", 0, ["gpt-4o"]), await ledger.spent("key", "alice", 0, ["llama3"]),
+            ]  # fmt: skip
+
+        waiting = await spent()
+        await eventually(lambda: not ledger.waiting)
+        assert waiting == await spent() == [1111, 111, 1, 0]
+
+
 async def test_what_a_key_and_a_team_have_spent_is_added_up(url: str) -> None:
     async with opened(url, interval=60) as ledger:
         rows = [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.state.rows import LONGEST, Row, shown, values
+from gateway.state.rows import LONGEST, Row, from_json, shown, to_json, values
 from tests.support.rows import make_row
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=300)
@@ -32,3 +33,16 @@ def test_numbers_that_no_column_holds_are_not_known() -> None:
     found = values(row)
     assert [found[name] for name in ("input_tokens", "output_tokens", "cached_tokens")] == [None] * 3
     assert found["cache_write_tokens"] == (1 << 63) - 1
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "lone \ud800", "nul \0", None])
+def test_a_row_survives_as_json(model: str | None) -> None:
+    row = make_row(model=model, output_tokens=10**30 if model is None else 7)
+    again = from_json(to_json(row))
+    assert values(again) == values(row)
+
+
+@pytest.mark.parametrize("text", [b"[1, 2]", b"{", b"7"])
+def test_what_is_no_row_is_refused(text: bytes) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        from_json(text)

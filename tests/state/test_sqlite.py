@@ -25,7 +25,7 @@ def no_thread_left() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if "_connection_worker" in thread.name:
-            thread.join(2)
+            thread.join(10)
             assert not thread.is_alive()
 
 

@@ -74,7 +74,7 @@ class Postgres:
 
     def _answers(self) -> bool:
         asked = [str(self._bin / "pg_isready"), "-q", "-h", str(self._folder)]
-        return subprocess.run(asked, check=False, timeout=10).returncode == 0
+        return subprocess.run(asked, check=False, timeout=_START).returncode == 0
 
     def kill(self) -> None:
         """As a crash would end it; its children notice and end, too."""

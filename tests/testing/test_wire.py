@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.testing import Truncated
+from gateway.testing import Truncated, wire
 from gateway.testing.wire import Head, encode_chunk, encode_head, free_ports, read_body, read_head
 
 
@@ -69,3 +71,18 @@ async def test_a_message_cut_anywhere_is_truncated(data: bytes) -> None:
 
 def test_free_ports_differ() -> None:
     assert len(set(free_ports(20))) == 20
+
+
+def test_a_port_somebody_listens_on_is_not_free() -> None:
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", port)):
+        assert port not in (each for _ in range(wire._SHARE) for each in free_ports(1))
+
+
+def test_workers_of_one_run_are_given_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "a run")
+    given: set[int] = set()
+    for worker in range(10):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{worker}")
+        given.update(islice(wire._share(), 2 * wire._SHARE))
+    assert len(given) == 10 * wire._SHARE

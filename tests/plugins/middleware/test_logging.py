@@ -115,12 +115,12 @@ def test_the_standard_library_is_not_shadowed() -> None:
 
 
 async def test_a_line_has_all_fields(file: Path) -> None:
-    line = await written(file, stream=True, dropped=["logit_bias"], notes={"request_id": "own-1"})
+    line = await written(file, stream=True, dropped=["logit_bias"], notes={"request_id": "own-1"}, cost=1_500)
     assert line.pop("time").endswith("Z")
     assert line == {
         "id": "req-1", "gateway_id": "own-1", "method": "POST", "surface": "chat", "path": "/v1/chat/completions",
         "model": "gpt-4o", "stream": True, "status": 200, "outcome": "ok", "key": "alice", "client_ip": "192.0.2.7",
-        "target": "openai/gpt-4o", "tried": ["openai/gpt-4o"], "cache": "miss",
+        "target": "openai/gpt-4o", "tried": ["openai/gpt-4o"], "cache": "miss", "cost_nano": 1_500,
         "usage": {"input": 10, "output": 20, "provenance": "reported"}, "bytes": 321,
         "duration_ms": pytest.approx(20, abs=0.01), "ttfb_ms": pytest.approx(10, abs=0.01),
         "overhead_ms": pytest.approx(1, abs=0.01), "dropped": ["logit_bias"],

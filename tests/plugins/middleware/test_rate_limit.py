@@ -111,6 +111,14 @@ def test_a_refused_request_uses_nothing_up() -> None:
     assert limiter.allowed() == 59
 
 
+def test_refusals_are_counted_by_what_refused() -> None:
+    runtime = runtime_of()
+    limiter = Limiter(runtime, requests_per_minute=2)
+    limiter.allowed()
+    limiter.refused()
+    assert runtime.registry.get_sample_value("hookgate_limited_total", {"unit": "requests", "whose": "key"}) == 2
+
+
 def test_0_is_no_limit() -> None:
     assert Limiter(requests_per_minute=0).allowed(10_000) == 10_000
     own = Principal("p", requests_per_minute=0, tokens_per_minute=0, max_concurrency=0)

@@ -117,7 +117,10 @@ async def logged(gateway: GatewayProcess, reply: Any) -> dict[str, Any]:
 
 
 def tokens(line: dict[str, Any]) -> tuple[Any, Any]:
+    """As the provider reported them."""
     usage = line.get("usage") or {}
+    if usage.get("provenance") == "estimated":
+        return None, None
     return usage.get("input"), usage.get("output")
 
 
