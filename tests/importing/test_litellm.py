@@ -87,10 +87,11 @@ MODELS = (
     "?/x",
 )
 NAMES = st.sampled_from(["a", "b", "*", "groq/*", "c [d]", "", "é\x7f"])
+VALUES = ("os.environ/KEY", "os.environ/BASE", "http://h:1/v1", "https://u:p@h", "5", "/run/x", "30d", "redis", *MODELS)
 INNER = ("type", "host", "port", "db", "url", "namespace", "ttl", "supported_call_types", "rpm_limit", "max_budget")
 ODD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-    | st.sampled_from([*MODELS, "os.environ/KEY", "os.environ/BASE", "http://h:1/v1", "https://u:p@h", "5", "/run/x"]),
+    | st.sampled_from(VALUES),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=3)
     | st.dictionaries(st.sampled_from(INNER), inner, max_size=4),
     max_leaves=6,
@@ -147,7 +148,7 @@ async def test_an_imported_gateway_calls_what_the_other_called(gateway_server: G
         source = tmp_path / "config.yaml"
         source.write_text(
             "model_list:\n- model_name: mine\n  litellm_params:\n    model: openai/theirs\n"
-            f"    api_base: {upstream.url}\n    api_key: os.environ/IMPORTED_KEY\n"
+            f"    api_base: {upstream.url}\n    api_key: os.environ/IMPORTED_KEY\n    rpm: 1\n"
         )
         assert main(["import", "litellm", str(source), "-o", str(tmp_path / "imported.toml")]) == 0
         gateway = gateway_server((tmp_path / "imported.toml").read_text(), env={"IMPORTED_KEY": "the-key"})
@@ -155,6 +156,8 @@ async def test_an_imported_gateway_calls_what_the_other_called(gateway_server: G
         (call,) = upstream.calls
         assert call.header("authorization") == "Bearer the-key"
         assert call.json["model"] == "theirs"
+        assert (await fetch_chat(gateway.url, "mine")).status == 429
+        assert len(upstream.calls) == 1
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)

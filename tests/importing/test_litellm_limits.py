@@ -63,8 +63,8 @@ def test_a_limit_may_stand_beside_the_parameters(place: str) -> None:
     ("duration", "per"),
     [
         ("", "total"), ("1d", "day"), ("24h", "day"), ("86400s", "day"), ("7d", "week"), ("1w", "week"),
-        ("30d", "month"), ("1mo", "month"), ("31d", "month"), ("12h", None), ("14d", None),
-        ("2mo", None), ("often", None), ("30", None),
+        ("30d", "month"), ("1mo", "month"), ("31d", "month"),
+        ("12h", None), ("14d", None), ("2mo", None), ("often", None), ("30", None),
     ],
 )  # fmt: skip
 def test_a_budget_has_the_period_that_is_nearest(duration: str, per: str | None) -> None:

@@ -118,13 +118,12 @@ def test_fallbacks_to_names_that_exist(section: str) -> None:
 
 
 def test_an_alias_has_the_targets_and_fallbacks_of_its_model() -> None:
-    document, told = settings(
-        "model_group_alias: {d: a, e: {model: b, hidden: true}, f: zz, g: [a]}, fallbacks: [{a: [b, d]}]"
-    )
+    given = "{d: a, e: {model: b, hidden: true}, f: zz, g: [a]}"
+    document, told = settings(f"model_group_alias: {given}, fallbacks: [{{a: [b, d]}}]")
     assert document["models"]["d"] == {"targets": document["models"]["a"]["targets"], "fallbacks": ["b"]}
     assert document["models"]["e"] == document["models"]["b"]
-    for name in "fg":
-        assert any(f"model_group_alias: {name}: names no model" in line for line in told)
+    for alias in "fg":
+        assert any(f"model_group_alias: {alias}: names no model" in line for line in told)
 
 
 def test_keys_are_never_copied_and_the_rest_is_told() -> None:
