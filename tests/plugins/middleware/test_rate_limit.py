@@ -20,6 +20,7 @@ from gateway.errors import BudgetExceeded, RateLimited
 from gateway.limits import Limit
 from gateway.pricing.price import Price
 from gateway.pricing.prices import Prices
+from gateway.runtime import Services
 from gateway.state.memory import Memory
 from gateway.testing import (
     GatewayFactory,
@@ -469,7 +470,8 @@ async def test_teams_of_the_database_count_and_follow_their_changes(tmp_path: Pa
     async with stored(url) as store, ring(url) as keyring:
         await store.teams.create("red", {"max_concurrency": 1})
         await keyring.read()
-        runtime = runtime_of(keys=keyring, prices=Fixed(0), config=config(url, teams={"blue": Team(max_concurrency=2)}))
+        known = config(url, teams={"blue": Team(max_concurrency=2)})
+        runtime = runtime_of(keys=keyring, prices=Fixed(0), services=Services(), config=known)
         limiter = Limiter(runtime)
         await limiter.plugin.on_startup(runtime)
         held = limiter.begin(red)
