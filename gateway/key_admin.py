@@ -13,7 +13,7 @@ from aiohttp import web
 
 from gateway.key_entries import entry, wanted
 from gateway.runtime import Runtime
-from gateway.state.database import DatabaseError
+from gateway.state.database import DatabaseError, RowRefused
 from gateway.state.key_rows import Invalid, KeyRow, TeamRow
 from gateway.state.key_store import Keys, KeyStore, Missing, Taken, Teams, opened
 from gateway.units import parse_duration
@@ -22,7 +22,7 @@ log = logging.getLogger("hookgate")
 
 MOST = 1000
 """Entries of one answer."""
-_STATUS: dict[type[Exception], int] = {Invalid: 400, Missing: 404, Taken: 409}
+_STATUS: dict[type[Exception], int] = {Invalid: 400, RowRefused: 400, Missing: 404, Taken: 409}
 
 Handler = Callable[[web.Request, KeyStore], Awaitable[web.Response]]
 
@@ -174,6 +174,5 @@ def _problem(status: int, message: str) -> web.Response:
 
 
 def _answer(told: dict[str, Any], status: int = 200) -> web.Response:
-    # Names are anything PostgreSQL may hold; json.dumps can write it.
     headers = {"Cache-Control": "no-store"} | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
-    return web.json_response(told, status=status, headers=headers, dumps=json.dumps)
+    return web.json_response(told, status=status, headers=headers)

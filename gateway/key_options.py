@@ -11,8 +11,8 @@ from gateway.units import parse_duration
 _COUNT = re.compile(r"([a-z_]+)=([0-9][0-9_]*)(?:/([a-z]+))?")
 _MONEY = re.compile(r"([0-9]+(?:\.[0-9]+)?)/([a-z]+)")
 _WHEN = "2026-12-31 (its beginning, UTC), 2026-12-31T12:00Z, or 30d: so long from now"
-_OF_BOTH = ("models", "requests_per_minute", "tokens_per_minute", "max_concurrency", "budget", "limits")
-_OF_KEYS = ("team", "expires", "on_disconnect")
+_OF_BOTH = ("requests_per_minute", "tokens_per_minute", "max_concurrency", "budget", "limits")
+_OF_KEYS = ("models", "team", "expires", "on_disconnect")
 
 
 def add(parser: argparse.ArgumentParser, kind: str, act: str) -> None:
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser, kind: str, act: str) -> None:
         return
     parser.add_argument("name", metavar="NAME")
     if act in ("create", "update"):
-        _add_allowance(parser)
+        _add_limits(parser)
         if kind == "keys":
             _add_own(parser)
     if act == "update":
@@ -35,8 +35,7 @@ def add(parser: argparse.ArgumentParser, kind: str, act: str) -> None:
         parser.add_argument("when", nargs="?", default="0s", metavar="WHEN", help=f"{_WHEN}; default: now")
 
 
-def _add_allowance(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--models", type=_globs, metavar="LIST", help="those it may call: 'gpt-*,llama3'; default: all")
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests-per-minute", type=int, metavar="N", help="0 is no limit")
     parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="input and output together; 0 is no limit")
     parser.add_argument("--max-concurrency", type=int, metavar="N", help="calls at once; 0 is no limit")
@@ -46,6 +45,7 @@ def _add_allowance(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_own(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", type=_globs, metavar="LIST", help="those it may call: 'gpt-*,llama3'; default: all")
     parser.add_argument("--team", metavar="TEAM", help="whose limits count besides")
     parser.add_argument("--expires", metavar="WHEN", help=_WHEN)
     parser.add_argument(

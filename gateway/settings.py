@@ -51,7 +51,7 @@ class Server:
 
     host: str = attrs.field(default="127.0.0.1", validator=min_len(1))
     """Address to listen on, or ``unix:/path`` of a socket, reachable as loopback is. Anything but these two needs
-    ``[keys]`` and ``auth`` in the chain, or ``auth_mtls``, or ``auth_jwt``."""
+    ``[keys]``, or ``[state] keys``, and ``auth`` in the chain, or ``auth_mtls``, or ``auth_jwt``."""
     port: int = attrs.field(default=8080, validator=_PORT)
     """0 takes a free one; a unix socket has none."""
     reuse_port: bool = False

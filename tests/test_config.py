@@ -202,6 +202,12 @@ def test_r03_with_certificates_or_tokens_it_is_not_open(read: Load, keys: str, c
     assert read(f"{keys}[server]\nhost = '0.0.0.0'\n[plugins]\nchain = [{chain}]")[1] == []
 
 
+def test_r03_with_keys_in_a_database_it_is_not_open(read: Load) -> None:
+    assert read("[state]\nkeys = true\n[server]\nhost = '0.0.0.0'")[1] == []
+    (problem,) = read("[state]\nkeys = true\n[server]\nhost = '0.0.0.0'\n[plugins]\nchain = []")[1]
+    assert problem.startswith(f"4: server.host: 'auth' is not in the chain, {OPEN}")
+
+
 def test_a_key_is_missing_where_nothing_else_is_asked_for(read: Load) -> None:
     for key in ("", "sha256 = ''\n"):
         (problem,) = read(f"{KEYS}[keys.bob]\n{key}")[1]
@@ -278,6 +284,9 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
         ("[state]\nredis = 'redis://localhost/x'", "2: state.redis: the database behind the / must be a number."),
         ("[state]\nredis = 'rediss://a?ssl_ca_certs=/no/where'", "2: state.redis: [Errno 2] No such file"),
         ("[state]\nledger = 'sqlite:///x'", "2: state.ledger has no effect, because 'ledger' is not in the chain."),
+        ("[state]\nkeys = true\nledger = 'mysql://h/d'", "3: [state] ledger: expected sqlite:///FILE or postgresql://"),
+        ("[admin]\ntoken = 'env:TOKEN'", "2: admin.token: the environment variable TOKEN is not set."),
+        ("[admin]\ntoken = 'hunter2'", "2: admin.token: expected a reference to a secret"),
         (KEYS + "budget = { tokens = 20, per = 'day' }", "3: keys.alice.budget: 'budget': expected an amount of money"),
         (KEYS + "budget = { usd = 20, per = 'hour' }", "3: keys.alice.budget.per: 'per': of usd expected one of day"),
         (KEYS + "limits = [{ requests = 1 }]", "3: keys.alice.limits[0].per: 'per': of requests expected one of"),
@@ -287,6 +296,17 @@ def test_a_key_itself_is_not_repeated(read: Load) -> None:
 def test_what_is_wrong_with_limits_and_state_is_told(read: Load, text: str, problem: str) -> None:
     (found,) = read(text)[1]
     assert found.startswith(problem)
+
+
+def test_teams_may_be_in_a_database(read: Load) -> None:
+    assert read(f"{KEYS}team = 'red'\n[state]\nkeys = true\nledger = 'sqlite:///x.db'")[1] == []
+
+
+def test_a_token_of_the_admin_listener_is_no_word(tmp_path: Path) -> None:
+    for token, count in (("x" * 15, 1), ("x" * 16, 0)):
+        _, document = load_text(tmp_path, "[admin]\ntoken = 'env:TOKEN'", {"TOKEN": token})
+        assert len(document.problems) == count
+        assert token not in "".join(document.problems)
 
 
 def test_redis_needs_its_extra(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,6 +443,9 @@ def test_what_may_be_meant_but_has_no_effect_is_a_warning(tmp_path: Path) -> Non
     assert warnings(tmp_path, f"{KEYS}max_concurrency = 2\n[plugins]\nchain = []") == [
         "1: [keys]: nobody asks for them, because 'auth' is not in the chain.",
         "3: keys.alice.max_concurrency: nobody counts, because 'rate_limit' is not in the chain.",
+    ]
+    assert warnings(tmp_path, "[state]\nkeys = true\n[plugins]\nchain = []") == [
+        "2: state.keys: nobody asks for them, because 'auth' is not in the chain."
     ]
     money = f"{KEYS}budget = {{ usd = 1, per = 'day' }}\n[plugins.rate_limit]\ntotal = [{{ usd = 1 }}]"
     assert warnings(tmp_path, money) == [

@@ -23,6 +23,7 @@ from gateway.testing import (
     fetch_chat,
     free_ports,
 )
+from tests.support.keys import stored
 from tests.support.redis import Redis, redis
 
 __all__ = ["redis"]
@@ -311,6 +312,46 @@ async def test_a_gateway_starts_without_its_redis(
         assert (await fetch_chat(gateway.url, "echo")).status == 200
         assert (await scrape(gateway)).value("hookgate_redis_up") == 0
     assert caplog.text.count("Redis is not reachable") == 1
+
+
+async def test_what_is_known_of_the_keys_survives_unless_their_place_changes(tmp_path: Path) -> None:
+    state = "[state]\nkeys = true\n"
+    async with stored(f"sqlite:///{tmp_path}/gateway.db") as store:
+        key, _ = await store.keys.create("alice", {})
+    async with LocalGateway(tmp_path, state + ECHO) as gateway:
+        rings = [gateway._plugins.runtime.keys]
+        assert (await scrape(gateway)).value("hookgate_keys") == 1
+        inline = f'[keys.alice]\nsha256 = "{"a" * 64}"\n'
+        for text, status in (
+            (state + ECHO + inline, 401), (state + 'redis_timeout = "1s"\n' + ECHO, 200),
+            (state + 'ledger = "sqlite:///other.db"\n' + ECHO, 401),
+        ):  # fmt: skip
+            await gateway.reload(text)
+            rings.append(gateway._plugins.runtime.keys)
+            assert (await fetch_chat(gateway.url, "echo", key=key)).status == status
+        first, second, third, other = rings
+        assert first is second is third is not other
+        assert first is not None and first._task is not None
+        with pytest.raises(ConfigError):
+            await gateway.reload(state + UP + 'base_url = "nowhere"\n')
+        with pytest.raises(ConfigError, match=r"\[state\] ledger: expected"):
+            await gateway.reload(state + 'ledger = "mysql://h/d"\n' + ECHO)
+        await until(first._task.done)  # closed with the last generation that used it
+        await gateway.reload(ECHO)
+        assert gateway._plugins.runtime.keys is None
+        assert (await fetch_chat(gateway.url, "echo")).status == 200
+
+
+async def test_r48_a_gateway_starts_without_its_database_of_keys(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (port,) = free_ports(1)
+    state = f'[state]\nkeys = true\nledger = "postgresql://127.0.0.1:{port}/usage"\n'
+    async with LocalGateway(tmp_path, state + ECHO) as gateway:
+        answer = await fetch_chat(gateway.url, "echo", key="hg-somebody")
+        assert (answer.status, answer.header("retry-after")) == (503, "2")
+        assert (await fetch_chat(gateway.url, "echo")).status == 401
+    assert caplog.text.count("the keys in the database cannot be read") == 1
 
 
 async def test_plugin_routes_follow(gateway: LocalGateway, stamp: Path) -> None:

@@ -25,17 +25,17 @@ def test_what_is_not_said_is_not_there() -> None:
 
 def test_options_are_the_table_of_gateway_toml() -> None:
     given = (
-        "--models", "gpt-*, llama3", "--requests-per-minute", "0", "--tokens-per-minute", "6", "--max-concurrency", "7",
+        "--requests-per-minute", "0", "--tokens-per-minute", "6", "--max-concurrency", "7",
         "--budget", "20.5/month", "--limit", "tokens=1_000_000/day", "--limit", "concurrency=5",
     )  # fmt: skip
     wanted = {
-        "models": ["gpt-*", "llama3"], "requests_per_minute": 0, "tokens_per_minute": 6, "max_concurrency": 7,
+        "requests_per_minute": 0, "tokens_per_minute": 6, "max_concurrency": 7,
         "budget": {"usd": 20.5, "per": "month"}, "limits": [{"tokens": 1_000_000, "per": "day"}, {"concurrency": 5}],
     }  # fmt: skip
     assert table("teams", "create", *given) == wanted
-    own = ("--team", "red", "--expires", "30d", "--on-disconnect", "drain")
+    own = ("--models", "gpt-*, llama3", "--team", "red", "--expires", "30d", "--on-disconnect", "drain")
     assert table("keys", "create", *given, *own) == wanted | {
-        "team": "red", "expires": "30d", "on_disconnect": "drain",
+        "models": ["gpt-*", "llama3"], "team": "red", "expires": "30d", "on_disconnect": "drain",
     }  # fmt: skip
 
 

@@ -77,3 +77,14 @@ def test_r49_different_things_never_share_a_counter(name: str, team: str, other:
 
     shared = keys(name, team) & keys(other, others)
     assert len(shared) == (name == other) + (team == others)
+
+
+def test_teams_are_looked_at_anew_when_they_are_forgotten() -> None:
+    teams = {"red": Team(max_concurrency=1)}
+    metering = Metering({}, (), teams)
+    alice = Principal("alice", team="red")
+    assert [meter.limit for meter in metering.known(alice).plan(None).meters] == [1]
+    teams["red"] = Team(max_concurrency=2)
+    assert [meter.limit for meter in metering.known(alice).plan(None).meters] == [1]
+    metering.forget()
+    assert [meter.limit for meter in metering.known(alice).plan(None).meters] == [2]

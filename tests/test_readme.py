@@ -67,6 +67,17 @@ def test_the_real_configuration_holds(
     assert main(["check", "--config", str(config)]) == 0, capsys.readouterr().err
 
 
+def test_the_commands_of_keys_work_as_they_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gateway.toml").write_text("[state]\nkeys = true\n")
+    for line in block("console", "gateway keys create").splitlines():
+        prompt, program, *arguments = shlex.split(line, comments=True)
+        assert (prompt, program) == ("$", "gateway")
+        assert main(arguments) == 0, capsys.readouterr().err
+
+
 async def test_the_plugin_runs_when_it_is_dropped_in_and_named(tmp_path: Path) -> None:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins/motto.py").write_text(block("python", "class Plugin"))

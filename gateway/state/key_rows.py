@@ -78,11 +78,16 @@ class TeamRow(Row):
 
     def read(self) -> Team:
         """Raises ``Invalid``."""
-        return structured(Team, self.name, self.table())
+        return self._team(self.table())
 
     def written(self, table: Mapping[str, Any]) -> Self:
-        structured(Team, self.name, table)
+        self._team(table)
         return attrs.evolve(self, allowance=json.dumps(table))
+
+    def _team(self, table: Mapping[str, Any]) -> Team:
+        if "models" in table:
+            raise Invalid("models: of a team nobody looks at them; they are said of each key.")
+        return structured(Team, self.name, table)
 
 
 @attrs.frozen
@@ -100,7 +105,7 @@ class KeyRow(Row):
 
     def table(self) -> dict[str, Any]:
         """With ``team``, ``blocked`` and ``expires``, and without ``sha256``."""
-        own = {name: value for name in _OWN if (value := getattr(self, name)) not in (None, False)}
+        own = {name: value for name in _OWN if (value := getattr(self, name)) is not None and value is not False}
         return super().table() | own
 
     def key(self) -> StoredKey:

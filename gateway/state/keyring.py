@@ -166,11 +166,18 @@ class Keyring:
         """Which keys are accepted: all or none of a change."""
         holders: dict[bytes, Holder] = {}
         refused: dict[str, str] = {}
+        inline = self._config.keys
+        teams: dict[str | None, str] = {None: ""}
         for name, item in self.keys.items.items():
-            if problem := self.problem(item.row):
+            row = item.row
+            if row.team not in teams:
+                teams[row.team] = self.team_problem(row.team)
+            # As problem() has it, for many.
+            if problem := _INSTEAD if name in inline else item.problem or teams[row.team]:
                 refused[name] = problem
-            elif not item.row.blocked:
-                holders.update((holder[0], holder) for holder in item.value or ())
+            elif not row.blocked and item.value is not None:
+                for holder in item.value:
+                    holders[holder[0]] = holder
         for name, holder in self._waiting.items():
             if problem := self.team_problem(holder[1].team):
                 refused[name] = problem

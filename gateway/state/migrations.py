@@ -64,8 +64,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _KEYS,
         _TEAMS,
-        "CREATE INDEX hookgate_keys_by_change ON hookgate_keys (change)",
-        "CREATE INDEX hookgate_teams_by_change ON hookgate_teams (change)",
+        "CREATE INDEX hookgate_keys_by_change ON hookgate_keys (change, name)",
+        "CREATE INDEX hookgate_teams_by_change ON hookgate_teams (change, name)",
         "CREATE TABLE hookgate_key_changes (change BIGINT NOT NULL)",
         "INSERT INTO hookgate_key_changes (change) VALUES (0)",
     ),

@@ -14,6 +14,7 @@ from gateway.limits import Limit
 from gateway.settings import Key, Team
 from gateway.state.key_rows import Invalid, KeyRow, TeamRow
 
+TEAM = TeamRow("red", "{}", 1, 1, 1)
 NEW, OLD = "a" * 64, "b" * 64
 TABLE: dict[str, Any] = {
     "models": ["gpt-*"], "requests_per_minute": 5, "tokens_per_minute": 6, "max_concurrency": 7,
@@ -48,9 +49,21 @@ def test_a_table_comes_out_as_it_went_in() -> None:
     assert (row.team, row.blocked, row.expires) == ("red", True, 99)
     assert row.key().team == "red"
     assert key_row(blocked=0, team=None).table() == {}
-    team = TeamRow("red", "{}", 1, 1, 1).written({"budget": {"usd": 1, "per": "day"}})
+    team = TEAM.written({"budget": {"usd": 1, "per": "day"}})
     assert team.table() == {"budget": {"usd": 1, "per": "day"}}
     assert team.read() == Team(budget=Limit(usd=1, per="day"))
+
+
+def test_models_of_a_team_would_be_looked_at_by_nobody() -> None:
+    for call in (TeamRow("red", '{"models": ["m"]}', 1, 1, 1).read, lambda: TEAM.written({"models": ["m"]})):
+        with pytest.raises(Invalid, match="models: of a team nobody looks at them"):
+            call()
+
+
+def test_a_key_that_ended_long_ago_stays_ended() -> None:
+    row = key_row(expires=0)
+    assert row.table() == {"expires": 0}
+    assert row.written({**row.table(), "models": ["m"]}).read()[0][2] == 0
 
 
 def test_the_key_before_is_good_for_its_time() -> None:

@@ -6,14 +6,15 @@ import ast
 import hashlib
 import inspect
 import random
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import Exchange, Principal
-from gateway.config import DEFAULT_CHAIN, Config, Key, Plugins
-from gateway.errors import Unauthenticated
+from gateway.config import DEFAULT_CHAIN, Config, Key, Plugins, State
+from gateway.errors import Overloaded, Unauthenticated
 from gateway_plugins.middleware import auth
 from tests.support.exchanges import make_exchange, make_runtime
 
@@ -151,3 +152,81 @@ def test_what_is_no_key_is_left_to_the_next_that_asks(next_one: str, bob: dict[s
     assert asked(plugin, x_api_key=ALICE).principal == Principal("alice")
     for headers in ({"x_api_key": BOB}, {"x_api_key": "k" * 5000}, {}):
         assert asked(plugin, **headers).principal is None
+
+
+class Ring:
+    """A keyring that knows what it is told."""
+
+    known = True
+
+    def __init__(self, **ends: float) -> None:
+        digests = {name: hashlib.sha256(f"hg-{name}".encode()).digest() for name in ends}
+        self.holders = {digests[name]: (digests[name], Principal(name), end) for name, end in ends.items()}
+
+
+def make_with(ring: Ring, chain: tuple[str, ...] = DEFAULT_CHAIN, /, **keys: Key) -> auth.Plugin:
+    known = Config(keys=keys, plugins=Plugins(chain=chain), state=State(keys=True))
+    return auth.Plugin(None, make_runtime(config=known, keys=ring))
+
+
+def test_keys_of_the_database_open_behind_those_of_gateway_toml() -> None:
+    ring = Ring(carl=inf)
+    plugin = make_with(ring, alice=Key(sha256=digest(ALICE)))
+    assert [asked(plugin, x_api_key=key).principal for key in (ALICE, "hg-carl")] == [
+        Principal("alice"), Principal("carl"),
+    ]  # fmt: skip
+    ring.holders = {}
+    with pytest.raises(Unauthenticated):
+        asked(plugin, x_api_key="hg-carl")
+    ring.holders = Ring(carl=inf).holders
+    assert asked(plugin, x_api_key="hg-carl").principal == Principal("carl"), "each request looks anew"
+
+
+def test_r13_a_key_ends_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = make_with(Ring(carl=1000.0))
+    monkeypatch.setattr(auth, "time", lambda: 999.9)
+    assert asked(plugin, x_api_key="hg-carl").principal == Principal("carl")
+    monkeypatch.setattr(auth, "time", lambda: 1000.0)
+    with pytest.raises(Unauthenticated):
+        asked(plugin, x_api_key="hg-carl")
+
+
+def test_r11_the_digest_of_a_key_in_the_database_opens_nothing() -> None:
+    ring = Ring(carl=inf)
+    (stored,) = ring.holders
+    for shown in (stored.hex(), stored.hex().upper(), stored.decode("latin-1"), "", "hg-"):
+        with pytest.raises(Unauthenticated):
+            asked(make_with(ring), x_api_key=shown)
+
+
+def test_without_any_key_a_gateway_with_a_database_is_closed() -> None:
+    for headers in ({}, {"x_api_key": "hg-x"}, {"Authorization": "Bearer x"}):
+        with pytest.raises(Unauthenticated):
+            asked(make_with(Ring()), **headers)
+    # As gateway check has it: no database is read, nobody is let in.
+    with pytest.raises(Unauthenticated):
+        asked(auth.Plugin(None, make_runtime(config=Config(state=State(keys=True)))))
+
+
+def test_r48_while_nobody_could_look_keys_are_told_to_come_again() -> None:
+    ring = Ring()
+    ring.known = False
+    plugin = make_with(ring, alice=Key(sha256=digest(ALICE)))
+    assert asked(plugin, x_api_key=ALICE).principal == Principal("alice")
+    with pytest.raises(Overloaded) as refused:
+        asked(plugin, x_api_key="hg-carl")
+    assert refused.value.retry_after
+    with pytest.raises(Unauthenticated):
+        asked(plugin)
+    followed = make_with(ring, ("auth", "auth_jwt"))
+    assert asked(followed, x_api_key="a.b.c").principal is None, "a token is the next one's"
+    with pytest.raises(Overloaded):
+        asked(followed, x_api_key="hg-carl")
+
+
+def test_a_key_whose_team_is_in_the_database_is_known_with_it() -> None:
+    """Before, nobody can tell what it may use."""
+    waiting = Key(sha256=hashlib.sha256(b"hg-alice").hexdigest(), team="red")
+    with pytest.raises(Unauthenticated):
+        asked(make_with(Ring(), alice=waiting), x_api_key="hg-alice")
+    assert asked(make_with(Ring(alice=inf), alice=waiting), x_api_key="hg-alice").principal == Principal("alice")

@@ -8,6 +8,7 @@ import json
 import random
 import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from gateway.errors import BudgetExceeded, RateLimited
 from gateway.limits import Limit
 from gateway.pricing.price import Price
 from gateway.pricing.prices import Prices
+from gateway.runtime import Services
 from gateway.state.memory import Memory
 from gateway.testing import (
     GatewayFactory,
@@ -34,6 +36,7 @@ from gateway.testing import (
 )
 from gateway_plugins.middleware import rate_limit
 from tests.support.exchanges import make_exchange, make_runtime
+from tests.support.keys import config, ring, stored
 
 ALICE, BOB = Principal("alice"), Principal("bob")
 ASKS = Surface("chat", "openai_chat", "/chat/completions", chat=True)
@@ -459,3 +462,28 @@ def test_a_call_that_began_before_a_reload_holds_its_place() -> None:
     old.end(running)
     new.run()
     assert generations.reload(requests_per_minute=0).run().headers == {}
+
+
+async def test_teams_of_the_database_count_and_follow_their_changes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/gateway.db"
+    red = Principal("alice", requests_per_minute=0, team="red")
+    async with stored(url) as store, ring(url) as keyring:
+        await store.teams.create("red", {"max_concurrency": 1})
+        await keyring.read()
+        known = config(url, teams={"blue": Team(max_concurrency=2)})
+        runtime = runtime_of(keys=keyring, prices=Fixed(0), services=Services(), config=known)
+        limiter = Limiter(runtime)
+        await limiter.plugin.on_startup(runtime)
+        held = limiter.begin(red)
+        limiter.refused(red)
+        await store.teams.update("red", {"max_concurrency": 2})
+        await keyring.read()
+        limiter.end(limiter.begin(red))
+        limiter.end(held)
+        blue = Principal("bob", requests_per_minute=0, team="blue")
+        limiter.begin(blue)
+        limiter.begin(blue)
+        limiter.refused(blue)
+        limiter.plugin.on_shutdown()
+        limiter.plugin.on_shutdown()
+        assert keyring.on_teams == []
