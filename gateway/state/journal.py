@@ -22,8 +22,6 @@ for i = 1, #rows, 2 do redis.call('HSET', KEYS[2], rows[i], rows[i + 1]) end
 redis.call('DEL', KEYS[1])
 return rows
 """
-LOST = "lost"
-"""The outcome of a call whose gateway died before it ended."""
 
 
 class Journal:

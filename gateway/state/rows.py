@@ -64,11 +64,15 @@ _get = attrgetter(*_COLUMNS)
 # What others than we have chosen: clients and issuers of tokens texts, providers numbers.
 _SENT = ("request_id", "principal", "team", "model", "target", "error")
 _COUNTED = tuple(name for name in _COLUMNS if name.endswith("_tokens"))
+LOST = "lost"
+"""The outcome of a call whose gateway died before it ended."""
 INSERT = (
     f"INSERT INTO hookgate_ledger ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
-    " ON CONFLICT DO NOTHING"
+    f" ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS[1:])}"
+    f" WHERE hookgate_ledger.outcome = '{LOST}'"
 )
-"""A row that is there already stays as it is: a batch whose fate is unknown can be written again."""
+"""A row that is there already stays as it is, so a batch whose fate is unknown can be written again; but one that was
+thought lost gives way to what became of it: its gateway had only been asleep."""
 
 
 def values(row: Row) -> dict[str, Any]:

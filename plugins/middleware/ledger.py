@@ -20,9 +20,9 @@ from gateway.demand import demand
 from gateway.errors import GatewayError, PluginError
 from gateway.pricing.prices import Prices
 from gateway.state.database import DEFAULT, DatabaseError, connect
-from gateway.state.journal import LOST, Journal
+from gateway.state.journal import Journal
 from gateway.state.ledger import Counts, Ledger
-from gateway.state.rows import Row
+from gateway.state.rows import LOST, Row
 
 LOCAL = frozenset({"health", "models", "none", "plugin"})
 """Surfaces the gateway answers itself."""

@@ -11,8 +11,9 @@ import pytest
 from gateway.secret import Secret
 from gateway.state import processes
 from gateway.state.database import connect
-from gateway.state.journal import LOST, Journal
+from gateway.state.journal import Journal
 from gateway.state.ledger import Counts, Ledger
+from gateway.state.rows import LOST
 from tests.support.linked import until
 from tests.support.redis import Redis, redis
 from tests.support.rows import make_row
@@ -77,6 +78,14 @@ async def test_rows_of_a_dead_gateway_are_written_by_another(
         await living.processes.beat()
         await until(lambda: not living.ledger.waiting and kept(redis) == 0)
         assert await living.rows() == {"ended": ("ok", 20), "written": ("ok", 20), "running": ("lost", 20)}
+
+
+async def test_what_was_thought_lost_gives_way_to_what_became_of_it(redis: Redis, tmp_path: Path) -> None:
+    async with writer(redis, tmp_path) as one:
+        for outcome in (LOST, "client_gone", "ok", LOST):  # a gateway that slept; nothing else is overwritten
+            one.ledger.add(make_row(id="a", outcome=outcome))
+            await until(lambda: not one.ledger.waiting)
+        assert await one.rows() == {"a": ("client_gone", 20)}
 
 
 async def test_rows_of_another_version_are_told_of(
