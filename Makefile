@@ -11,7 +11,7 @@
 
 CONFIG ?= gateway.toml
 ARGS ?=
-PROCESSES ?= 4
+PROCESSES ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

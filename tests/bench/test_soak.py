@@ -16,6 +16,7 @@ from gateway.testing import Head, ScriptedUpstream
 REST = Sample(at=0.0, rss_mib=60.0, fds=15, threads=7, in_flight=0, acquired=0, idle=0, upstream_open=0)
 
 
+@pytest.mark.alone
 async def test_r55_a_short_run_leaves_nothing_behind(tmp_path: Path) -> None:
     report = await soak.soak(3.0, 40.0, tmp_path, warm=1.0)
     assert report.passed, report.text()

@@ -95,6 +95,7 @@ async def storm(gateway: GatewayProcess) -> AsyncIterator[Storm]:
     await made.client.close()
 
 
+@pytest.mark.alone
 async def test_r44_a_provider_half_failing_gets_a_fifth_more_calls_at_most(gateway_server: GatewayFactory) -> None:
     """Without the breaker, so that only the budget stands between the retries and the provider."""
     seen = 0
@@ -118,6 +119,7 @@ async def test_r44_a_provider_half_failing_gets_a_fifth_more_calls_at_most(gatew
         assert calls.answered >= 0.55 * (calls.answered + len(calls.failed))
 
 
+@pytest.mark.alone
 async def test_r44_a_dead_provider_is_spared_and_found_well_again(gateway_server: GatewayFactory) -> None:
     async with ScriptedUpstream(refuse(500)) as upstream:
         gateway = gateway_server(STORM, port=str(upstream.port), breaker='open_for = "1s"\nmax_open = "2s"')

@@ -56,6 +56,7 @@ def told(gateway: GatewayProcess, words: str) -> int:
     return sum(words in line for line in gateway.stderr.splitlines())
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_r48_requests_go_on_and_redis_is_used_again(
     gateway_server: GatewayFactory, redis: Redis, trouble: str
@@ -78,8 +79,8 @@ async def test_r48_requests_go_on_and_redis_is_used_again(
         assert set(load.statuses) == {200}
     # What is added at most is the one time limit of 40 ms, for those under way when it began.
     assert during.quantile(0.9) <= before.quantile(0.9) + 0.05
-    assert told(gateway, "Redis is not reachable") == 1
-    assert told(gateway, "Redis is back") == 1
+    # A line for each change; behind an outage a busy Redis may be left alone once more.
+    assert 1 <= told(gateway, "Redis is not reachable") == told(gateway, "Redis is back") <= 3
     used = int(redis.ask("HGET", next(key for key in redis.ask("KEYS", "hookgate:rate:*") if b"requests" in key), "s"))
     # It was told of what was used meanwhile when it was back; what was under way when it hung may count twice.
     assert len(during.statuses) + len(before.statuses) * (trouble != "killed") <= used

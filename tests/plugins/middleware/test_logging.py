@@ -255,6 +255,7 @@ def read_all(end: int, count: int) -> bytes:
     return data
 
 
+@pytest.mark.alone
 async def test_a_blocked_sink_delays_nothing_and_is_told_of_when_it_recovers(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
