@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from random import uniform
 from time import monotonic
+from typing import Any
 from urllib.parse import quote
 
 import aiosqlite
@@ -33,7 +35,8 @@ class _Transaction:
         return (await self._connection.execute(sql, values)).rowcount
 
     async def executemany(self, sql: str, rows: Sequence[Values]) -> None:
-        await self._connection.executemany(sql, rows)
+        for statement, values in _joined(sql, rows):
+            await self._connection.execute(statement, values)
 
     async def fetch(self, sql: str, values: Values = NONE) -> Found:
         return [tuple(row) for row in await self._connection.execute_fetchall(sql, values)]
@@ -155,3 +158,22 @@ def _create_private(path: str) -> tuple[int, int]:
 def _identity(path: str) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_dev, status.st_ino
+
+
+_INSERT = re.compile(r"(INSERT .* VALUES )\((:\w+(?:, :\w+)*)\)(.*)", re.DOTALL)
+_VARIABLES = 30_000  # of one statement; SQLite's limit is 32,766
+
+
+def _joined(sql: str, rows: Sequence[Values]) -> Iterator[tuple[str, Any]]:
+    """An ``INSERT`` of many rows in few statements. Row by row each would let go of the interpreter's lock and wait for
+    the event loop to give it back."""
+    match = _INSERT.fullmatch(sql)
+    if match is None:
+        yield from ((sql, row) for row in rows)
+        return
+    names = [name.removeprefix(":") for name in match[2].split(", ")]
+    one = f"({', '.join('?' * len(names))})"
+    at_once = max(1, _VARIABLES // len(names))
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        yield f"{match[1]}{', '.join([one] * len(some))}{match[3]}", [row[name] for row in some for name in names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import subprocess
@@ -264,9 +263,8 @@ async def test_r40_a_slow_head_ends_at_its_limit(gateway: ScriptedUpstream, tmp_
 
 async def test_r58_keys_in_a_query_are_not_logged(nginx: Nginx) -> None:
     await ask(nginx, "GET", "/v1/models?key=sk-canary", {"Authorization": "Bearer sk-canary"})
-    async with asyncio.timeout(5):  # it is written behind the answer
-        while not (log := (nginx.folder / "access.log").read_text()).endswith("\n"):  # noqa: ASYNC110 - a file tells nobody
-            await asyncio.sleep(0.02)
+    nginx.stop()  # the line is written behind the answer
+    log = (nginx.folder / "access.log").read_text()
     assert '"path":"/v1/models"' in log
     assert "canary" not in log
 
