@@ -13,7 +13,7 @@ _LEAST_BYTES_PER_TOKEN = 2
 _MEDIA = re.compile(rb'"(?:data:[^,"]{0,200},)?[A-Za-z0-9+/=]{1024,}+"')
 _MEDIUM = 1600  # tokens of an image of usual size; the dearest of the vendors' (Anthropic)
 _MEDIUM_BYTES_PER_TOKEN = 25  # of a long document: 2,000 tokens for a page of 50 kB
-_SHORT = 1024  # bytes of a body that can hold no medium
+_SHORT = 8192  # bytes of a body in which a medium counts little more as text
 # Where a request says how long its answer may be, in each dialect.
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _NESTED_BOUNDS = (("generationConfig", "maxOutputTokens"), ("options", "num_predict"))

@@ -84,7 +84,7 @@ def _inline(kind: str, config: Config, keyring: Keyring) -> list[dict[str, Any]]
     found = []
     for name, table in (config.keys if kind == "keys" else config.teams).items():
         team = getattr(table, "team", None)
-        shown = {"name": name, "state": "gateway.toml", "models": list(table.models), "team": team}
+        shown = {"name": name, "state": "gateway.toml", "models": list(getattr(table, "models", ())), "team": team}
         found.append(shown | ({"problem": problem} if (problem := keyring.team_problem(team)) else {}))
     return found
 

@@ -114,8 +114,6 @@ class Plugins:
 class Allowance:
     """What a key or a team may use, ``[keys.NAME]`` or ``[teams.NAME]``."""
 
-    models: tuple[str, ...] = ("*",)
-    """Models it may call; globs such as ``"gpt-*"``."""
     requests_per_minute: int | None = attrs.field(default=None, validator=optional(ge(0)))
     """0 is no limit; without it the setting of ``[plugins.rate_limit]`` counts for a key, for a team there is none."""
     tokens_per_minute: int | None = attrs.field(default=None, validator=optional(ge(0)))
@@ -140,6 +138,8 @@ class Key(Allowance):
     sha256: str = attrs.field(default="")
     """SHA-256 of the key in hexadecimal; ``gateway keys new NAME`` prints one. The key itself is kept nowhere. Without
     it its holder comes with a certificate (``auth_mtls``)."""
+    models: tuple[str, ...] = ("*",)
+    """Models it may call; globs such as ``"gpt-*"``."""
     team: str | None = attrs.field(default=None, validator=optional(min_len(1)))
     """One of ``[teams]``: its members count together against its limits, too."""
     on_disconnect: Literal["cancel", "drain"] = "cancel"

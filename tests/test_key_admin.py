@@ -163,7 +163,7 @@ async def test_r18_it_is_not_there_unless_it_is_wanted(tmp_path: Path, config: s
         ("POST", "/keys/nobody/rotate", None, 404, "There is no key 'nobody' in the database."),
         ("POST", "/keys/alice/rotate", {"grace": "long"}, 400, "grace: expected a duration"),
         ("POST", "/keys/alice/rotate", {"x": 1}, 400, "'x': unknown key."),
-        ("POST", "/teams", {"name": "red", "models": ["m"]}, 400, "models: of a team nobody looks at them"),
+        ("POST", "/teams", {"name": "red", "models": ["m"]}, 400, "models: unknown key."),
         ("GET", "/keys?limit=0", None, 400, "limit: expected a number from 1 to 1000."),
         ("GET", "/keys?limit=x", None, 400, "limit: expected a number from 1 to 1000."),
         ("GET", "/keys?limit=99999999999999", None, 400, "limit: expected a number from 1 to 1000."),

@@ -85,8 +85,6 @@ class TeamRow(Row):
         return attrs.evolve(self, allowance=json.dumps(table))
 
     def _team(self, table: Mapping[str, Any]) -> Team:
-        if "models" in table:
-            raise Invalid("models: of a team nobody looks at them; they are said of each key.")
         return structured(Team, self.name, table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Sequence
+from math import inf
 
 from gateway.state.meters import SLOTS, Meter, Spent, Ticket, period
 
@@ -100,6 +101,7 @@ class Memory:
         self.clock = time.monotonic
         self.calendar = time.time
         self._counters: OrderedDict[str, _Counter] = OrderedDict()
+        self._names: dict[str, tuple[float, str]] = {}  # of purses now, and until when
 
     def used(self, meter: Meter) -> int:
         """Now; for tests and reports."""
@@ -188,4 +190,18 @@ class Memory:
             await again
 
     def _name(self, meter: Meter) -> str:
-        return f"{meter.key}{period(meter.per, self.calendar()).id}" if meter.kind == "purse" else meter.key
+        if meter.kind != "purse":
+            return meter.key
+        end, name = self._names.get(meter.key, _NO_NAME)
+        now = self.calendar()
+        if now < end:
+            return name
+        around = period(meter.per, now)
+        name = f"{meter.key}{around.id}"
+        if len(self._names) >= _MANY:
+            self._names.clear()
+        self._names[meter.key] = (inf if around.end is None else around.end), name
+        return name
+
+
+_NO_NAME = (0.0, "")

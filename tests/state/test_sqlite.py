@@ -98,6 +98,18 @@ async def test_a_writer_elsewhere_is_waited_for_and_holds_up_no_look_up(
     await database.close()
 
 
+async def test_rows_are_inserted_in_few_statements_and_as_one_by_one(tmp_path: Path) -> None:
+    database = Sqlite(tmp_path / "gateway.db")
+    await database.open()
+    await database.executemany("CREATE TABLE t (id TEXT PRIMARY KEY, n BIGINT)", [{}])
+    sql = "INSERT INTO t (n, id) VALUES (:n, :id) ON CONFLICT (id) DO UPDATE SET n = excluded.n WHERE t.n < 5"
+    rows = [{"id": str(number % 20_000), "n": number // 20_000 * 10} for number in range(50_000)]
+    assert sum(1 for _ in sqlite._joined(sql, rows)) == 4
+    await database.executemany(sql, rows)
+    assert await database.fetch("SELECT COUNT(*), MIN(n), MAX(n) FROM t") == [(20_000, 10, 10)]
+    await database.close()
+
+
 async def test_closing_does_not_wait_for_a_thread_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_STOP", 0.1)
     database = Sqlite(tmp_path / "gateway.db")
