@@ -1,7 +1,7 @@
 # Needs Python 3.11 or newer, git and make. Everything else is installed into .venv, from hash-locked files.
 #
 #   make run     start the gateway with gateway.toml (CONFIG=other.toml, ARGS="--port 9000")
-#   make test    run the tests (ARGS="tests/test_config.py -k secret")
+#   make test    run the tests, three at a time (PROCESSES=1), or some of them (ARGS="tests/test_config.py -k secret")
 #   make test-clients  drive the real clients (openai, anthropic, Claude Code, Codex, …); wants node and npm
 #   make check   lint, formatting, types
 #   make bench   CPU per request beside a textbook proxy (ARGS="--quick")
