@@ -34,8 +34,11 @@ def headers(ticket: Ticket) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     meters, used = ticket.meters, ticket.used
     for limit, remaining, reset, places in _places(tuple(meters)):
-        place = places[0] if len(places) == 1 else min(places, key=lambda each: _left(meters[each], used[each]))
+        place = places[0]
         meter = meters[place]
+        for other in places[1:]:
+            if (meters[other].limit - used[other]) * meter.limit < (meter.limit - used[place]) * meters[other].limit:
+                place, meter = other, meters[other]
         left = meter.limit - used[place]
         # What this request used counts for the whole window.
         wait = _resets(meter.seconds) if place != ticket.refused else f"{ticket.wait:.3f}s"
@@ -56,10 +59,6 @@ def _places(meters: tuple[Meter, ...]) -> Sequence[tuple[str, str, str, list[int
 @lru_cache(maxsize=64)
 def _resets(seconds: float) -> str:
     return f"{seconds:.3f}s"
-
-
-def _left(meter: Meter, used: int) -> float:
-    return (meter.limit - used) / meter.limit
 
 
 def refusal(ticket: Ticket) -> GatewayError:

@@ -9,7 +9,7 @@ from typing import Literal
 import attrs
 
 from gateway.exchange import Principal
-from gateway.limits import SECONDS, Limit, Unit
+from gateway.limits import SECONDS, UNITS, Limit, Unit
 from gateway.settings import Team
 from gateway.state.meters import Kind, Meter
 
@@ -27,9 +27,11 @@ class Plan:
     money: bool
     """Some count money."""
     still: tuple[int, ...] | None
-    """What a request takes of each, where nothing depends on its body …"""
+    """What a request takes of each, where nothing depends on its body."""
+    places: tuple[int, ...]
+    """Of each meter, the place of its unit in ``UNITS``."""
     after: tuple[int, ...]
-    """… and what of that stays used when it has ended."""
+    """What of ``still`` stays used when the request has ended."""
 
 
 class Metering:
@@ -136,7 +138,8 @@ def _plan(scopes: Iterable[_Scope], model: str | None) -> Plan:
     units = {meter.unit for meter in ordered}
     tokens = not units.isdisjoint(("tokens", "input_tokens", "output_tokens"))
     still = None if tokens or "usd" in units else (1,) * len(ordered)
-    return Plan(ordered, tokens, "usd" in units, still, tuple(int(meter.kind == "rate") for meter in ordered))
+    places = tuple(UNITS.index(meter.unit) for meter in ordered)
+    return Plan(ordered, tokens, "usd" in units, still, places, tuple(int(meter.kind == "rate") for meter in ordered))
 
 
 _ORDER = ("concurrency", "requests", "input_tokens", "output_tokens", "tokens", "usd")

@@ -53,6 +53,8 @@ class Price:
 
         ``service_tier`` is what the client asks for; a provider may serve it at the base price as well.
         """
+        if not self.variants and not self.tiers:  # most prices
+            return -(-self.base.worst(input_tokens, output_tokens) // PER_NANO)
         variant = self.variants.get(service_tier or "", self)
         lists = self._within(input_tokens) + variant._within(input_tokens)
         return -(-max(rates.worst(input_tokens, output_tokens) for rates in lists) // PER_NANO)

@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 
 import attrs
 
+from gateway.limits import Unit
+
 _DAY = 86_400
 Kind = Literal["rate", "gauge", "purse"]
 SLOTS = 60
@@ -29,8 +31,8 @@ class Meter:
     kind: Kind
     """``rate``: used within a sliding window; ``gauge``: in use at this moment; ``purse``: money of a period."""
     limit: int
-    unit: str
-    """``requests``, ``tokens``, ``input_tokens``, ``output_tokens``, ``concurrency`` or ``usd``, in nano-dollars."""
+    unit: Unit
+    """Money counts in nano-dollars."""
     whose: Literal["key", "team", "all"]
     """``key``, ``team`` or ``all``: what to call it to whom it refuses."""
     owner: str

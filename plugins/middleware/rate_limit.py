@@ -152,11 +152,9 @@ class Plugin:
 
     def _amounts(self, exchange: Exchange, plan: Plan, wanted: Demand, prices: Sequence[Price] | None) -> list[int]:
         given, made = wanted.input_tokens, wanted.output_tokens(self._settings.usual_output)
-        counts = {
-            "requests": 1, "concurrency": 1, "input_tokens": given, "output_tokens": made, "tokens": given + made,
-            "usd": self._worst(exchange, wanted, prices) if plan.money else 0,
-        }  # fmt: skip
-        return [counts[meter.unit] for meter in plan.meters]
+        # In the order of UNITS.
+        counts = 1, given + made, given, made, 1, self._worst(exchange, wanted, prices) if plan.money else 0
+        return [counts[place] for place in plan.places]
 
     def _worst(self, exchange: Exchange, wanted: Demand, prices: Sequence[Price] | None) -> int:
         """The most the request can cost, in nano-dollars."""

@@ -9,6 +9,7 @@ from inspect import isawaitable
 from itertools import count
 from typing import Protocol
 
+from gateway.limits import Unit
 from gateway.state.meters import Kind, Meter, Store, Ticket
 
 _ids = count()
@@ -24,8 +25,8 @@ class World(Protocol):
 
 
 def meter(kind: Kind = "rate", limit: int = 10, name: str = "", seconds: float = WINDOW, per: str = "total") -> Meter:
-    unit = {"rate": "requests", "gauge": "concurrency", "purse": "usd"}[kind]
-    return Meter(name or f"m{next(_ids)}", kind, limit, unit, "key", "alice", per, seconds)
+    units: dict[Kind, Unit] = {"rate": "requests", "gauge": "concurrency", "purse": "usd"}
+    return Meter(name or f"m{next(_ids)}", kind, limit, units[kind], "key", "alice", per, seconds)
 
 
 async def take(store: Store, meters: Sequence[Meter], amounts: Sequence[int]) -> Ticket:
