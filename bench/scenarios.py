@@ -54,8 +54,7 @@ class Scenario:
     """Header line a gateway's answer must have for its figure to mean anything."""
     path: str = messages.CHAT_PATH
     governed: Literal["", "memory", "redis"] = ""
-    """The gateway counts requests, tokens and money of the key, of its team and of all, and writes the ledger; where it
-    counts."""
+    """Where the gateway counts requests, tokens, calls at once and money of the key; the ledger is written, too."""
     beside: Scenario | None = None
     """Another load on the same gateway, in the same rounds: what this one is compared with."""
 

@@ -67,25 +67,15 @@ def gateway(tree: Path, command: str = "", chain: Sequence[str] | None = None, r
 
 
 def governed(redis: str = "") -> str:
-    """Lines of a gateway.toml by which much is counted, in Redis or in memory, and all is written to the ledger."""
+    """Lines of a gateway.toml by which all is counted, in Redis or in memory, and written to the ledger."""
     state = f'[state]\nredis = "{redis}"\n' if redis else ""
     return f"""\
-{state}
-[teams.bench]
 tokens_per_minute = 1_000_000_000_000
 budget = {{ usd = 1_000_000, per = "month" }}
+{state}
 [prices.models."*"]
 input = 2.5
 output = 10
-[plugins.rate_limit]
-total = [{{ requests = 1_000_000_000, per = "minute", models = ["gpt-*"] }}]
-"""
-
-
-GOVERNED_KEY = """\
-team = "bench"
-tokens_per_minute = 1_000_000_000_000
-budget = { usd = 1_000_000, per = "month" }
 """
 
 
@@ -94,7 +84,7 @@ def configuration(
 ) -> str:
     """A gateway.toml with this chain (the default one), one virtual key and the mock upstream as its only provider.
 
-    With ``rules`` (``governed``) the ledger is in the chain and the key is one of a team."""
+    With ``rules`` (``governed``), lines that begin in the key's table, the ledger is in the chain."""
     if rules is not None:
         chain = [*(chain or ("request_id", "logging", "metrics", "auth", "rate_limit", "cache")), "ledger"]
     plugins = "" if chain is None else f"chain = {json.dumps(list(chain))}\n"
@@ -117,7 +107,7 @@ folders = ["{tree / "plugins"}"]
 sha256 = "{digest}"
 requests_per_minute = 1_000_000_000
 max_concurrency = 1_000_000
-{"" if rules is None else GOVERNED_KEY + rules}
+{rules or ""}
 [pool]
 max_connections = 10_000
 
