@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from gateway.testing import Call, GatewayFactory, RawClient, ScriptedUpstream, Truncated, whole
@@ -170,9 +171,11 @@ async def test_r47_a_killed_gateway_costs_neither_a_limit_nor_a_row(
 async def settled(postgres: Postgres, calls: int) -> list[dict[str, Any]]:
     """The calls in the ledger, once the dead gateway's have been taken over."""
     sql = "SELECT json_agg(t) FROM hookgate_ledger t WHERE outcome IN ('ok', 'lost', 'client_gone')"
-    async with asyncio.timeout(25):
-        while True:
-            rows: list[dict[str, Any]] = json.loads(postgres.query(sql) or "[]") or []
-            if len(rows) >= calls:
-                return rows
-            await asyncio.sleep(0.5)
+    until = monotonic() + 25
+    while True:
+        rows: list[dict[str, Any]] = json.loads(postgres.query(sql) or "[]") or []
+        if len(rows) >= calls:
+            return rows
+        told = Counter(postgres.query("SELECT outcome FROM hookgate_ledger").split())
+        assert monotonic() < until, f"{len(rows)} rows of {calls} calls; all rows: {told}"
+        await asyncio.sleep(0.5)
