@@ -89,6 +89,7 @@ async def test_r41_a_reader_that_stops_is_cut(kind: str) -> None:
                 pass
 
 
+@pytest.mark.alone
 async def test_r41_a_slow_reader_that_reads_is_not_cut() -> None:
     size = 12 << 20
 
