@@ -19,7 +19,6 @@ log = logging.getLogger("hookgate")
 _ADOPT = """
 local rows = redis.call('HGETALL', KEYS[1])
 for i = 1, #rows, 2 do redis.call('HSET', KEYS[2], rows[i], rows[i + 1]) end
-redis.call('DEL', KEYS[1])
 return rows
 """
 
@@ -55,6 +54,8 @@ class Journal:
                 self._ledger.add(from_json(text))
             except (ValueError, TypeError):  # of another version, which has other columns
                 log.error("ledger: exchange %s of a dead gateway is lost", id.decode(errors="replace"))
+        # Only now: where the answer was lost on its way, the next beat asks again.
+        await self._link.call("DEL", self._of(process))
 
     def _of(self, process: str) -> str:
         return f"{self._link.prefix}:journal:{process}"

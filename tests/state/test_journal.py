@@ -13,7 +13,7 @@ from gateway.state import processes
 from gateway.state.database import connect
 from gateway.state.journal import Journal
 from gateway.state.ledger import Counts, Ledger
-from gateway.state.rows import LOST
+from gateway.state.rows import LOST, to_json
 from tests.support.linked import until
 from tests.support.redis import Redis, redis
 from tests.support.rows import make_row
@@ -86,6 +86,15 @@ async def test_what_was_thought_lost_gives_way_to_what_became_of_it(redis: Redis
             one.ledger.add(make_row(id="a", outcome=outcome))
             await until(lambda: not one.ledger.waiting)
         assert await one.rows() == {"a": ("client_gone", 20)}
+
+
+async def test_rows_are_asked_for_again_when_the_answer_was_lost(redis: Redis, tmp_path: Path) -> None:
+    async with writer(redis, tmp_path) as one:
+        redis.ask("HSET", "hookgate:journal:dead", "a", to_json(make_row(id="a")))
+        await one.journal._adopt.call(["hookgate:journal:dead", one.journal._key])  # carried out, and never heard of
+        await one.journal.adopt("dead")
+        await until(lambda: kept(redis) == 0)
+        assert await one.rows() == {"a": ("ok", 20)}
 
 
 async def test_rows_of_another_version_are_told_of(
