@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, NamedTuple
 
+from gateway.estimates import is_metered
 from gateway.exchange import Exchange
+from gateway.routing import MEDIA, estimated_tokens
 
 _BYTES_PER_TOKEN = 4
 # No usual text has more tokens than that: CJK has 3 bytes a character and up to 1.2 tokens, code and JSON 3 a token.
 _LEAST_BYTES_PER_TOKEN = 2
-_MEDIA = re.compile(rb'"(?:data:[^,"]{0,200},)?[A-Za-z0-9+/=]{1024,}+"')
 _MEDIUM = 1600  # tokens of an image of usual size; the dearest of the vendors' (Anthropic)
 _MEDIUM_BYTES_PER_TOKEN = 25  # of a long document: 2,000 tokens for a page of 50 kB
+_LONG = 1 << 18
 _SHORT = 8192  # bytes of a body in which a medium counts little more as text
 # Where a request says how long its answer may be, in each dialect.
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
@@ -39,8 +40,7 @@ NOTHING = Demand(0, 0, 0)
 
 def spends(exchange: Exchange) -> bool:
     """Whether the request asks a model for what is paid by the token."""
-    surface = exchange.surface
-    return surface.chat or surface.embeds or surface.name == "completions"
+    return is_metered(exchange.surface)
 
 
 def may_spend(exchange: Exchange) -> bool:
@@ -53,18 +53,23 @@ def demand(exchange: Exchange) -> Demand:
     body = exchange.payload
     if not may_spend(exchange) or body is None or body.raw is None:
         return NOTHING
-    text, media = _sizes(body.raw)
+    text, media = _sizes(body)
     tokens = text // _BYTES_PER_TOKEN + media + 1
     most = text // _LEAST_BYTES_PER_TOKEN + media + 1
     return Demand(tokens, most, 0 if exchange.surface.embeds else _bound(body))
 
 
-def _sizes(raw: bytes) -> tuple[int, int]:
+def _sizes(body: Any) -> tuple[int, int]:
     """Bytes of text, and tokens of what is base64."""
+    raw: bytes = body.raw
     # What a medium stands behind in every dialect is soon looked for, and seldom in a prompt.
     if len(raw) < _SHORT or not (b"data" in raw or b'images"' in raw or b'bytes"' in raw):
         return len(raw), 0
-    found = [len(match.group()) for match in _MEDIA.finditer(raw)]
+    if len(raw) > _LONG:
+        # Every byte of 50 MB would be half a second of the event loop; some places of it tell what it mostly is.
+        text = 4 * estimated_tokens(body)
+        return text, max(0, len(raw) - text) // _MEDIUM_BYTES_PER_TOKEN
+    found = [len(match.group()) for match in MEDIA.finditer(raw)]
     return len(raw) - sum(found), sum(max(_MEDIUM, size // _MEDIUM_BYTES_PER_TOKEN) for size in found)
 
 

@@ -19,7 +19,8 @@ from gateway.plugins import Call, Plugins
 from gateway.selection import weighted
 
 log = logging.getLogger("hookgate")
-_MEDIA = re.compile(rb'"(?:data:[^,"]{0,200},)?[A-Za-z0-9+/=]{1024,}+"')
+MEDIA = re.compile(rb'"(?:data:[^,"]{0,200},)?[A-Za-z0-9+/=]{1024,}+"')
+"""Base64 in a JSON body."""
 _INSIDE_MEDIA = re.compile(rb"[A-Za-z0-9+/=]*+")
 _WINDOW, _WINDOWS = 1 << 12, 64  # bytes of a long request that are looked at in one place; places
 LIST_LIMIT = 5.0
@@ -203,7 +204,7 @@ def estimated_tokens(payload: Any) -> int:
     raw: bytes = payload.raw
     if len(raw) <= _WINDOW * _WINDOWS:
         # Media in data: URLs are no text.
-        return sum(map(len, _MEDIA.split(raw))) // 4
+        return sum(map(len, MEDIA.split(raw))) // 4
     # All of 50 MB would be half a second of the event loop.
     windows = [raw[at : at + _WINDOW] for at in range(0, len(raw) - _WINDOW, len(raw) // _WINDOWS)]
     texts = sum(_INSIDE_MEDIA.fullmatch(window) is None for window in windows)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -42,6 +43,16 @@ IMAGE = base64.b64encode(bytes(60_000)).decode()
 def test_an_image_is_not_counted_as_text(part: dict[str, Any]) -> None:
     found = of(messages=[{"role": "user", "content": [part]}])
     assert 1600 <= found.input_tokens <= 3600
+
+
+def test_r38_a_body_of_many_megabytes_is_estimated_from_some_of_it() -> None:
+    image = "A" * 40_000_000
+    body = parse_small(json.dumps({"model": "m", "data": image, "text": "word " * 1000}).encode())
+    exchange = make_exchange(surface=CHAT, payload=body)
+    began = time.process_time()
+    found = demand(exchange)
+    assert time.process_time() - began < 0.05
+    assert 1_000_000 < found.input_tokens < 2_200_000
 
 
 @pytest.mark.parametrize(
